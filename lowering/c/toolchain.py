@@ -1,0 +1,282 @@
+"""C sources to an ELF for a target or a shared object for this computer; refuses what a compiler would accept in silence."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ...ir.errors import BudgetError, MachineError, UsageError
+from ...targets import Target
+
+__all__ = ["Compiler", "Sizes", "cache_folder", "compile_elf", "compile_shared", "find", "linker_script", "probe", "section_sizes"]
+
+# Contraction would make the host and the device differ in the last bit; strict aliasing must not depend on -O.
+COMMON = ("-std=c11", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-fomit-frame-pointer")
+DEVICE = ("-ffreestanding", "-ffunction-sections", "-fdata-sections", "-nostdlib")
+WARNINGS = ("-Wall", "-Wextra", "-Werror=implicit-function-declaration")
+FEATURE_MACROS = {"dsp": "__ARM_FEATURE_DSP", "fpu": "__ARM_FP", "mve": "__ARM_FEATURE_MVE"}
+
+SHF_WRITE, SHF_ALLOC, SHT_NOBITS = 1, 2, 8  # the ELF format's own numbers
+
+# Code that only drives a run (camera, callbacks) lies outside every real region, so that no budget counts it.
+HARNESS_ORIGIN, HARNESS_SIZE = 0x68000000, 0x10000
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C compiler: the start of its command line and the dialect of its flags ("zig" or "gcc")."""
+
+    name: str
+    command: tuple[str, ...]
+
+    def target_flags(self, target: Target) -> tuple[str, ...]:
+        """Flags that select the target's core, spelled for this compiler."""
+        if self.name == "zig":
+            return ("-target", target.core.zig_target, f"-mcpu={target.core.zig_cpu}")
+        return target.core.gcc_flags
+
+
+def cache_folder() -> Path:
+    """Where compilers and built helpers are kept between runs: $EDGESMITH_CACHE, else the user's cache folder."""
+    home = os.environ.get("EDGESMITH_CACHE")
+    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgesmith"
+    base.mkdir(parents=True, exist_ok=True)
+    return base
+
+
+def find(name: str = "zig") -> Compiler:
+    """The compiler called "zig" (default) or "gcc" (arm-none-eabi).
+
+    Raises:
+        MachineError: It is not installed; says what to install.
+    """
+    if name == "zig":
+        if importlib.util.find_spec("ziglang") is None:
+            raise MachineError("no C compiler: the Python package 'ziglang' is missing", do="pip install ziglang")
+        return Compiler("zig", (sys.executable, "-m", "ziglang", "cc"))
+    if name == "gcc":
+        path = shutil.which("arm-none-eabi-gcc")
+        if path is None:
+            raise MachineError("arm-none-eabi-gcc is not on the path", do="apt install gcc-arm-none-eabi")
+        return Compiler("gcc", (path,))
+    raise UsageError(f"unknown compiler '{name}'", do="use zig or gcc")
+
+
+def _run(command: Sequence[str], *, what: str, where: Iterable[Path] = ()) -> str:
+    """Run a compiler with its caches in our own folder; its standard output. Raises what its messages mean."""
+    folder = cache_folder() / "zig"
+    environment = dict(os.environ, ZIG_GLOBAL_CACHE_DIR=str(folder), ZIG_LOCAL_CACHE_DIR=str(folder))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode == 0:
+        return done.stdout
+    lines = [line for line in done.stderr.splitlines() if re.search(r"error|undefined|overflowed|will not fit", line)]
+    # The linker's own figure is the only one that counts padding; everything it prints after it is a consequence.
+    for line in lines:
+        if overflow := re.search(r"region [`'](\w+)'?.*?overflowed by (\d+) bytes", line):
+            raise BudgetError(f"{overflow[1]} is too small by {overflow[2]} bytes", why=line.strip(), do="a smaller model")
+    undefined = sorted(set(re.findall(r"undefined (?:symbol: |reference to [`'])([\w.]+)", done.stderr)))
+    do = "software arithmetic was asked for: use integers only" if any("aeabi" in name for name in undefined) else ""
+    why = "\n".join(lines[:12]) or done.stderr[-2000:] or f"exit status {done.returncode}"
+    raise MachineError(what, where=[*undefined, *map(str, where)], why=why, do=do)
+
+
+def probe(target: Target, compiler: Compiler | None = None) -> dict[str, str]:
+    """The macros that the compiler predefines for a target, after checking that none of its features went missing.
+
+    `cortex_m7` without an FPU suffix, for one, means soft float to zig, and nothing else ever says so.
+
+    Raises:
+        MachineError: A feature the target promises is off.
+    """
+    return dict(_probe(target, compiler or find()))
+
+
+@cache
+def _probe(target: Target, compiler: Compiler) -> tuple[tuple[str, str], ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.c"
+        source.write_text("")
+        command = [*compiler.command, *compiler.target_flags(target), "-O2", "-dM", "-E", str(source)]
+        printed = _run(command, what=f"{compiler.name} knows no core for {target.name}")
+    macros = tuple((name, value) for name, value in re.findall(r"#define (\w+) ?(.*)", printed))
+    defined = {name for name, _ in macros}
+    wanted = [(feature, FEATURE_MACROS[feature]) for feature in target.core.features if feature in FEATURE_MACROS]
+    missing = [f"{feature} ({macro})" for feature, macro in wanted if macro not in defined]
+    if missing:
+        flags = " ".join(compiler.target_flags(target))
+        raise MachineError(
+            f"{compiler.name} would build {target.name} without: {', '.join(missing)}",
+            where=[flags],
+            why="the CPU string does not switch the feature on; the code would run many times slower in silence",
+            do="correct [core] in the target's file, or use a compiler version that knows these flags",
+        )
+    return macros
+
+
+def linker_script(target: Target, entries: Sequence[str], stack: int) -> str:
+    """The linker script of a target: code and constants in flash, `.es_external` in external flash, the rest in RAM.
+
+    The stack lies at the bottom of RAM and grows towards its edge: too deep a call faults at once instead of writing
+    into the arena, and on parts with tightly coupled RAM the stack and the arena's start are the fast bytes.
+    """
+    ram, flash = target.ram, target.of_kind("flash")
+    if ram is None or not flash:
+        raise UsageError(f"target {target.name} has no memory map to link for", do="use compile_shared")
+    external = target.of_kind("external_flash")
+    memory = [("FLASH", "rx", flash[0].origin, flash[0].size), ("RAM", "rw", ram.origin, ram.size)]
+    memory += [("EXTERNAL", "r", external[0].origin, external[0].size)] if external else []
+    memory += [("HARNESS", "rwx", HARNESS_ORIGIN, HARNESS_SIZE)]
+    lines = [f"  {name} ({flags}) : ORIGIN = {at:#010x}, LENGTH = {size}" for name, flags, at, size in memory]
+    return "\n".join(
+        [
+            *([f"ENTRY({entries[0]})", f"EXTERN({' '.join(entries)})"] if entries else []),
+            "MEMORY {", *lines, "}",
+            "SECTIONS {",
+            "  .es_stack (NOLOAD) : { es_stack_low = .; . = . + %d; es_stack_high = .; } > RAM" % stack,
+            "  .es_harness : { *(.es_harness .es_harness.*) } > HARNESS",
+            "  .text : { KEEP(*(.vectors)) *(.text .text.*) } > FLASH",
+            "  .rodata : { *(.rodata .rodata.*) } > FLASH",
+            f"  .es_external : {{ *(.es_external .es_external.*) }} > {'EXTERNAL' if external else 'FLASH'}",
+            "  .data : { *(.data .data.*) } > RAM AT> FLASH",
+            "  .es_arena (NOLOAD) : { *(.es_arena .es_arena.*) } > RAM",
+            "  .bss (NOLOAD) : { *(.bss .bss.* COMMON) } > RAM",
+            "  /DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) *(.comment) }",
+            "}",
+            "",
+        ]
+    )  # fmt: skip
+
+
+def _sources(sources: Path | Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The C files and the folders to search for headers, of a folder or a list of files."""
+    files = sorted(sources.glob("*.c")) if isinstance(sources, Path) and sources.is_dir() else []
+    if not files:
+        files = [sources] if isinstance(sources, Path) else [Path(file) for file in sources]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing or not files:
+        raise UsageError("no C sources to compile", where=missing or [str(sources)])
+    return files, sorted({file.parent for file in files})
+
+
+def _digest(folders: Iterable[Path]) -> str:
+    """A flag that changes with every data file beside the sources: zig's cache does not see what `.incbin` reads."""
+    total = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".bin", ".inc", ".weights") and path.is_file():
+                total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return f"-DES_DATA_DIGEST={int(total.hexdigest()[:8], 16)}u"
+
+
+def compile_elf(
+    sources: Path | Sequence[Path],
+    target: Target,
+    out: Path,
+    entries: Sequence[str] = (),
+    *,
+    stack: int = 8192,
+    optimise: str = "-O3",
+    flags: Sequence[str] = (),
+    compiler: Compiler | None = None,
+) -> Path:
+    """Compile and link for a target: no C library, no start-up code, the linker script of the target's memory map.
+
+    Args:
+        sources: A folder (all its `*.c`) or a list of files; their folders are searched for headers.
+        target: The device.
+        out: Path of the ELF file; the linker script is written beside it.
+        entries: Symbols to keep, with all that they reach; the rest is dropped.
+        stack: Bytes kept for the stack, between the symbols `es_stack_low` and `es_stack_high`.
+        optimise: `-O1` or higher: at -O0 zig links a sanitiser's run time of 370 KB.
+        flags: More compiler flags, such as `-DNAME=1`.
+        compiler: What `find` returns; zig by default.
+
+    Returns:
+        `out`.
+
+    Raises:
+        MachineError: No compiler, a missing feature, or sources that do not compile.
+        BudgetError: A memory region is too small.
+    """
+    compiler = compiler or find()
+    if optimise == "-O0":
+        raise UsageError("-O0 is not supported for a device", why="zig links its sanitiser then", do="-O1 or higher")
+    probe(target, compiler)
+    files, folders = _sources(sources)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    script = out.with_suffix(".ld")
+    script.write_text(linker_script(target, entries, stack), encoding="utf-8")
+    # lld drops the symbol table at -Os and -Oz unless debug information is asked for; emulation needs it.
+    debug = ("-g",) if optimise in ("-Os", "-Oz") else ()
+    command = [*compiler.command, *compiler.target_flags(target), optimise, *COMMON, *debug, *DEVICE, *WARNINGS]
+    command += [f"-I{folder}" for folder in folders] + [_digest(folders), *flags]
+    command += ["-Wl,--gc-sections", f"-Wl,-T,{script}"] + ([f"-Wl,-e,{entries[0]}"] if entries else [])
+    command += [*(["-fstack-size-section"] if compiler.name == "zig" else ["-fstack-usage"])]
+    _run([*command, *map(str, files), "-o", str(out)], what=f"could not build for {target.name}", where=files)
+    return out
+
+
+def compile_shared(
+    sources: Path | Sequence[Path],
+    out: Path,
+    *,
+    optimise: str = "-O2",
+    flags: Sequence[str] = (),
+    compiler: Compiler | None = None,
+) -> Path:
+    """Compile the same sources into a shared object for this computer, with the same arithmetic; returns `out`."""
+    compiler = compiler or find()
+    files, folders = _sources(sources)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = [*compiler.command, optimise, *COMMON, *WARNINGS, "-fPIC", "-shared", *flags]
+    command += [f"-I{folder}" for folder in folders] + [_digest(folders)]
+    _run([*command, *map(str, files), "-o", str(out)], what="could not build for this computer", where=files)
+    return out
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of a linked file: by section as (address, size), and summed by memory region of the target."""
+
+    sections: dict[str, tuple[int, int]]
+    regions: dict[str, int]
+
+    @property
+    def code(self) -> int:
+        """Bytes of machine code with its literals."""
+        return self.sections.get(".text", (0, 0))[1]
+
+
+def section_sizes(elf: Path, target: Target) -> Sizes:
+    """What a linked file occupies: initialised data count in RAM and again in flash, where their image lies."""
+    image = elf.read_bytes()
+    if image[:5] != b"\x7fELF\x01":
+        raise UsageError("not a 32-bit ELF file", where=[str(elf)])
+    (table,) = struct.unpack_from("<I", image, 32)
+    size, count, strings = struct.unpack_from("<HHH", image, 46)
+    headers = [struct.unpack_from("<10I", image, table + index * size) for index in range(count)]
+    names = headers[strings][4]
+    sections: dict[str, tuple[int, int]] = {}
+    regions = dict.fromkeys((region.name for region in target.regions), 0)
+    flash = target.of_kind("flash")[0].name
+    for name, kind, flags, address, _, length, *_ in headers:
+        if not flags & SHF_ALLOC or not length:
+            continue
+        text = image[names + name : image.index(b"\0", names + name)].decode()
+        sections[text] = (address, length)
+        for region in target.regions:
+            regions[region.name] += max(0, min(address + length, region.end) - max(address, region.origin))
+        if flags & SHF_WRITE and kind != SHT_NOBITS:
+            regions[flash] += length
+    return Sizes(sections, regions)
