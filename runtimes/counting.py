@@ -1,0 +1,200 @@
+"""Exact execution counts of basic blocks: by a native callback built at first use, by a Python one where that fails."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..ir.errors import InternalError, MachineError
+from ..lowering.c import toolchain
+
+__all__ = ["Accesses", "Blocks", "NativeBlocks", "PythonBlocks", "instruction_lengths", "library"]
+
+SOURCE = Path(__file__).with_name("hooks.c")
+WINDOWS, OTHERS, REGIONS, SUSPECTS = 2, 1024, 16, 256
+WINDOW_LIMIT = 1 << 21
+
+
+def library() -> ctypes.CDLL:
+    """The callbacks as a shared object, compiled once per version of their source.
+
+    Raises:
+        MachineError: No compiler.
+    """
+    key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
+    path = toolchain.cache_folder() / f"hooks-{key}.so"
+    if not path.is_file():
+        # Built under another name first: two processes may come here at once.
+        import os
+
+        built = toolchain.compile_shared([SOURCE], path.with_suffix(f".{os.getpid()}.so"), optimise="-O3")
+        built.replace(path)
+    return ctypes.CDLL(str(path))
+
+
+def instruction_lengths(code: bytes) -> list[int]:
+    """Lengths (2 or 4) of the Thumb instructions in a stretch of code: the top five bits of the first half tell."""
+    lengths, at = [], 0
+    while at < len(code):
+        wide = code[at + 1] >> 3 in (0b11101, 0b11110, 0b11111)
+        lengths.append(4 if wide else 2)
+        at += lengths[-1]
+    if at != len(code):
+        raise InternalError("a basic block ends inside an instruction", where=[code.hex()])
+    return lengths
+
+
+class Window(ctypes.Structure):
+    """One range of guest code with its counters, as `hooks.c` lays it out."""
+
+    _fields_ = [("base", ctypes.c_uint64), ("span", ctypes.c_uint64), ("count", ctypes.c_void_p), ("size", ctypes.c_void_p)]
+
+
+class Block(ctypes.Structure):
+    """A block counted outside the windows."""
+
+    _fields_ = [("address", ctypes.c_uint64), ("count", ctypes.c_uint64), ("size", ctypes.c_uint32), ("_", ctypes.c_uint32)]
+
+
+class BlocksStruct(ctypes.Structure):
+    """All block counters, as `hooks.c` lays them out."""
+
+    _fields_ = [("window", Window * WINDOWS), ("other", Block * OTHERS), ("others", ctypes.c_uint64), ("lost", ctypes.c_uint64)]
+
+
+class Traffic(ctypes.Structure):
+    """Bytes moved in one region."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("base", "span", "read", "written")]
+
+
+class AccessesStruct(ctypes.Structure):
+    """All access counters, as `hooks.c` lays them out."""
+
+    _fields_ = [
+        ("region", Traffic * REGIONS), ("regions", ctypes.c_uint64), ("register_read", ctypes.c_void_p),
+        ("program_counter", ctypes.c_uint64), ("suspects", ctypes.c_uint64),
+        ("at", ctypes.c_uint64 * SUSPECTS), ("address", ctypes.c_uint64 * SUSPECTS),
+    ]  # fmt: skip
+
+
+def _add(engine: Any, kind: int, callback: Any, context: ctypes.Structure) -> None:
+    """Register a native callback; the binding's public interface only takes Python functions."""
+    from unicorn.unicorn_py3 import unicorn as binding
+
+    handle = ctypes.c_size_t(0)
+    status = binding.uclib.uc_hook_add(
+        engine._uch, ctypes.byref(handle), ctypes.c_int(kind), ctypes.cast(callback, ctypes.c_void_p),
+        ctypes.c_void_p(ctypes.addressof(context)), ctypes.c_uint64(1), ctypes.c_uint64(0),
+    )  # fmt: skip
+    if status:
+        raise MachineError("the emulator refused a native callback", why=f"uc_hook_add returned {status}")
+
+
+class Blocks:
+    """Counts executions of basic blocks; `taken` maps (address, bytes) to how often the block ran."""
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        raise NotImplementedError
+
+    def taken(self) -> dict[tuple[int, int], int]:
+        """Blocks that ran since the last reset."""
+        raise NotImplementedError
+
+
+class NativeBlocks(Blocks):
+    """The fast way: the emulator calls compiled code."""
+
+    def __init__(self, engine: Any, code: tuple[tuple[int, int], ...]) -> None:
+        """Count in `engine` with an array over each of the largest ranges of `code`."""
+        from unicorn import UC_HOOK_BLOCK
+
+        import numpy as np
+
+        self._library = library()
+        self._struct = BlocksStruct()
+        self._counts, self._sizes = [], []
+        largest = sorted(code, key=lambda span: span[0] - span[1])[:WINDOWS]
+        for window, (low, high) in zip(self._struct.window, largest, strict=False):
+            slots = min(high - low, WINDOW_LIMIT) // 2 + 1
+            self._counts.append(np.zeros(slots, np.uint64))
+            self._sizes.append(np.zeros(slots, np.uint32))
+            window.base, window.span = low, slots * 2
+            window.count, window.size = self._counts[-1].ctypes.data, self._sizes[-1].ctypes.data
+        _add(engine, UC_HOOK_BLOCK, self._library.on_block, self._struct)
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        for array in (*self._counts, *self._sizes):
+            array[:] = 0
+        self._struct.others = self._struct.lost = 0
+
+    def taken(self) -> dict[tuple[int, int], int]:
+        """Blocks that ran since the last reset."""
+        if self._struct.lost:
+            raise InternalError("too many blocks outside the known code for an exact count")
+        found: Counter[tuple[int, int]] = Counter()
+        for window, counts, sizes in zip(self._struct.window, self._counts, self._sizes, strict=False):
+            for index in counts.nonzero()[0].tolist():
+                found[window.base + 2 * index, int(sizes[index])] += int(counts[index])
+        for block in self._struct.other[: self._struct.others]:
+            found[block.address, block.size] += block.count
+        return dict(found)
+
+
+class PythonBlocks(Blocks):
+    """The slow way, for a computer without a compiler: about twenty times slower, the same counts."""
+
+    def __init__(self, engine: Any) -> None:
+        """Count in `engine`."""
+        from unicorn import UC_HOOK_BLOCK
+
+        self._taken: Counter[tuple[int, int]] = Counter()
+        engine.hook_add(UC_HOOK_BLOCK, self._on_block)
+
+    def _on_block(self, engine: Any, address: int, size: int, context: Any) -> None:
+        self._taken[address, size] += 1
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        self._taken.clear()
+
+    def taken(self) -> dict[tuple[int, int], int]:
+        """Blocks that ran since the last reset."""
+        return dict(self._taken)
+
+
+class Accesses:
+    """Bytes read and written by region, and words accessed across an alignment boundary (strict mode, native only)."""
+
+    def __init__(self, engine: Any, regions: list[tuple[str, int, int]]) -> None:
+        """Watch `regions` of (name, origin, bytes) in `engine`."""
+        from unicorn import UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE
+        from unicorn.arm_const import UC_ARM_REG_PC
+        from unicorn.unicorn_py3 import unicorn as binding
+
+        self._library = library()
+        self._names = [name for name, _, _ in regions]
+        self._struct = AccessesStruct(regions=len(regions), program_counter=UC_ARM_REG_PC)
+        self._struct.register_read = ctypes.cast(binding.uclib.uc_reg_read, ctypes.c_void_p).value
+        for traffic, (_, origin, size) in zip(self._struct.region, regions, strict=False):
+            traffic.base, traffic.span = origin, size
+        _add(engine, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._library.on_access, self._struct)
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        self._struct.suspects = 0
+        for traffic in self._struct.region[: len(self._names)]:
+            traffic.read = traffic.written = 0
+
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """Bytes (read, written) by region name."""
+        return {name: (t.read, t.written) for name, t in zip(self._names, self._struct.region, strict=False)}
+
+    def suspects(self) -> list[tuple[int, int]]:
+        """(Instruction address, accessed address) of each instruction's first word access off a word boundary."""
+        return list(zip(self._struct.at, self._struct.address, strict=True))[: self._struct.suspects]
