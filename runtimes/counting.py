@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..ir.errors import InternalError, MachineError
 from ..lowering.c import toolchain
@@ -28,8 +31,6 @@ def library() -> ctypes.CDLL:
     path = toolchain.cache_folder() / f"hooks-{key}.so"
     if not path.is_file():
         # Built under another name first: two processes may come here at once.
-        import os
-
         built = toolchain.compile_shared([SOURCE], path.with_suffix(f".{os.getpid()}.so"), optimise="-O3")
         built.replace(path)
     return ctypes.CDLL(str(path))
@@ -113,11 +114,10 @@ class NativeBlocks(Blocks):
         """Count in `engine` with an array over each of the largest ranges of `code`."""
         from unicorn import UC_HOOK_BLOCK
 
-        import numpy as np
-
         self._library = library()
         self._struct = BlocksStruct()
-        self._counts, self._sizes = [], []
+        self._counts: list[np.ndarray] = []
+        self._sizes: list[np.ndarray] = []
         largest = sorted(code, key=lambda span: span[0] - span[1])[:WINDOWS]
         for window, (low, high) in zip(self._struct.window, largest, strict=False):
             slots = min(high - low, WINDOW_LIMIT) // 2 + 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..ir.errors import UsageError
 
@@ -36,8 +38,6 @@ class Image:
         """The symbol of that name; raises `UsageError` with the closest names."""
         if name in self.symbols:
             return self.symbols[name]
-        import difflib
-
         near = difflib.get_close_matches(name, self.symbols, 5)
         why = f"it has {', '.join(near)}" if near else "nothing in it is called alike; unused code is dropped"
         raise UsageError(f"{self.path.name} has no symbol '{name}'", why=why, do="keep it through `entries`")
@@ -69,13 +69,13 @@ def load(path: Path) -> Image:
             if segment["p_flags"] & 1 and stored:
                 executable.append((address, address + stored))
         symbols = {}
-        table = elf.get_section_by_name(".symtab")
+        table: Any = elf.get_section_by_name(".symtab")
         for entry in table.iter_symbols() if table else ():
             kind = entry["st_info"]["type"]
             if entry.name and not entry.name.startswith("$") and entry["st_shndx"] != "SHN_UNDEF":
                 address = entry["st_value"] & ~1 if kind == "STT_FUNC" else entry["st_value"]
                 symbols[entry.name] = Symbol(entry.name, address, entry["st_size"], kind == "STT_FUNC")
-        tags = elf.get_section_by_name(".ARM.attributes")
+        tags: Any = elf.get_section_by_name(".ARM.attributes")
         has_fpu = tags is not None and any(
             attribute.tag == "TAG_FP_ARCH" and attribute.value
             for sub in tags.iter_subsections() for part in sub.iter_subsubsections() for attribute in part.iter_attributes()

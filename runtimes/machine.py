@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +77,7 @@ class Machine:
         path: The linked file.
         native: Count through compiled callbacks; without, in Python, about twenty times slower.
         strict: Watch every access: traffic by region, and faults where LDRD, LDM and their kin are off a word boundary
-            (the emulator itself lets them pass). Several times slower.
+            (the emulator itself lets them pass). About fifty times slower.
     """
 
     def __init__(self, target: Target, path: Path, *, native: bool = True, strict: bool = False) -> None:
@@ -132,7 +133,8 @@ class Machine:
 
     def write(self, where: str | int, array: np.ndarray | bytes) -> None:
         """Copy an array's bytes to a symbol or address, whatever the guest itself may write there."""
-        self._engine.mem_write(self.address(where), bytes(np.ascontiguousarray(array)) if isinstance(array, np.ndarray) else array)
+        data = np.ascontiguousarray(array).tobytes() if isinstance(array, np.ndarray) else array
+        self._engine.mem_write(self.address(where), data)
 
     def place(self, array: np.ndarray) -> int:
         """Copy an array into the camera's region, which the guest can only read; its address."""
@@ -165,7 +167,8 @@ class Machine:
     def touched(self, symbol: str, paint: int = 0) -> np.ndarray:
         """Which bytes of an object differ from the pattern, as booleans; take the union over paints 0 and 1."""
         found = self.image.symbol(symbol)
-        return self.read(found.address, found.size) != pattern(found.size, paint)
+        differs: np.ndarray = self.read(found.address, found.size) != pattern(found.size, paint)
+        return differs
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +178,7 @@ class Machine:
         Raises:
             Fault: The core stopped, did not return in time, or, in strict mode, accessed memory off a boundary.
         """
-        from unicorn import UcError
+        unicorn = _unicorn()
         from unicorn.arm_const import UC_ARM_REG_PC, UC_ARM_REG_R0
 
         low, high = self.address("es_stack_low"), self.address("es_stack_high")
@@ -188,7 +191,7 @@ class Machine:
         began = time.perf_counter()
         try:
             self._engine.emu_start(self.address(function) | 1, STOP_ORIGIN, timeout=int(timeout_s * 1e6))
-        except UcError as error:
+        except unicorn.UcError as error:
             raise self._fault(error) from error
         seconds = time.perf_counter() - began
         pc = self._engine.reg_read(UC_ARM_REG_PC)
@@ -246,11 +249,11 @@ class Machine:
             why = f"{error}: an instruction that {self.target.core.name} does not have, or data run as code"
             return Fault("the core stopped", pc=pc, function=function, address=None, why=why)
         access, address, size = self._invalid
-        verb, cause = self._cause(access, address, stack)
+        verb, cause = self._cause(access, address, size, stack)
         what = f"{verb} of {size} bytes at {address:#010x} is not allowed"
         return Fault(what, pc=pc, function=function, address=address, why=cause)
 
-    def _cause(self, access: int, address: int, stack: int) -> tuple[str, str]:
+    def _cause(self, access: int, address: int, size: int, stack: int) -> tuple[str, str]:
         from unicorn import UC_MEM_FETCH_PROT, UC_MEM_FETCH_UNMAPPED, UC_MEM_WRITE_PROT, UC_MEM_WRITE_UNMAPPED
 
         ram, low = self.target.ram, self.address("es_stack_low")
@@ -263,19 +266,23 @@ class Machine:
             names = [region.name for region in self.target.regions if address in region] or ["the camera's image"]
             return verb, f"{names[0]} is read-only"
         if ram is not None and ram.end <= address < ram.end + 0x1000000:
-            return verb, f"{address - ram.end + 1} bytes past the end of the {ram.size} bytes of RAM"
+            return verb, f"{address + size - ram.end} bytes past the end of the {ram.size} bytes of RAM"
         return verb, "no memory lies there: a wild pointer or index"
+
+
+def _unicorn() -> Any:
+    """The emulator's module, which carries no usable types; imported late because it loads a large library."""
+    try:
+        return importlib.import_module("unicorn")
+    except ImportError as error:
+        raise MachineError("the emulator is not installed", do="pip install unicorn pyelftools") from error
 
 
 def _engine(target: Target) -> Any:
     """A fresh emulator of the target's core."""
-    try:
-        import unicorn
-        from unicorn import arm_const
-    except ImportError as error:
-        raise MachineError("the emulator is not installed", do="pip install unicorn pyelftools") from error
+    unicorn = _unicorn()
     if target.core.emulator not in MODELS:
         raise UsageError(f"no emulator knows the core of {target.name}", where=[target.core.name])
     engine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
-    engine.ctl_set_cpu_model(getattr(arm_const, f"UC_CPU_ARM_CORTEX_{MODELS[target.core.emulator]}"))
+    engine.ctl_set_cpu_model(getattr(unicorn.arm_const, f"UC_CPU_ARM_CORTEX_{MODELS[target.core.emulator]}"))
     return engine

@@ -1,4 +1,4 @@
-"""A device is data: one TOML file per target in this folder, and the typed loader that refuses anything it does not know."""
+"""A device is data: one TOML file per target in this folder, and the typed loader that refuses what it does not know."""
 
 from __future__ import annotations
 
@@ -150,7 +150,9 @@ def _target(name: str, table: Mapping[str, Any]) -> Target:
     if unknown := sorted(set(table) - known):
         raise TargetError(f"{name}.toml: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     try:
-        core = {key: tuple(value) if isinstance(value, list) else value for key, value in table["core"].items()}
+        core: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in table["core"].items()
+        }
         regions = tuple(sorted((Region(**entry) for entry in table.get("region", ())), key=lambda r: r.origin))
         target = Target(
             name, table["title"], table["backend"], table.get("clock_hz", 0), Core(**core), regions,

@@ -1,0 +1,66 @@
+"""What every runner promises: say why it cannot run here, or run an artifact and hand back a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+__all__ = ["Measurement", "Runner"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a run brought to light; every figure says by `kind` how much it is worth.
+
+    Attributes:
+        runner: Name of the runner.
+        device: What it ran on, in words.
+        kind: "measured" (time on real hardware) or "emulated" (exact instruction counts, no time).
+        outputs: Output arrays as real values, by name.
+        raw: The same as the integers that the program wrote; floats where it computes in floats.
+        latency_ms: Lowest and highest latency in milliseconds: of the repeats if measured, a band if estimated.
+        latency_kind: "measured", "estimated" (instructions times a stated band of cycles), or "unknown".
+        latency_because: Where the band comes from.
+        instructions: Executed instructions of one inference, exact; None where nothing counted them.
+        per_function: The same by function, the largest first.
+        arena_high_water: Highest arena byte that was written, plus one; exact.
+        stack_high_water: Deepest stack byte that was written, exact.
+        regions: Bytes occupied by memory region of the device, without the stack's unused part.
+    """
+
+    runner: str
+    device: str
+    kind: str
+    outputs: dict[str, np.ndarray]
+    raw: dict[str, np.ndarray]
+    latency_ms: tuple[float, float] | None = None
+    latency_kind: str = "unknown"
+    latency_because: str = ""
+    instructions: int | None = None
+    per_function: dict[str, int] = field(default_factory=dict)
+    arena_high_water: int | None = None
+    stack_high_water: int | None = None
+    regions: dict[str, int] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """Runs artifacts of one kind; a file in this folder that offers one as `RUNNER` is all it takes."""
+
+    @property
+    def name(self) -> str:
+        """How the command line calls it."""
+
+    def why_not(self) -> str | None:
+        """Why it cannot run on this computer and what to install; None when it can."""
+
+    def run(self, artifact: Path, inputs: Mapping[str, np.ndarray]) -> Measurement:
+        """Run one inference.
+
+        Args:
+            artifact: The folder (or file) a back end wrote.
+            inputs: Arrays by input name, as real values, or already as the integers the artifact takes.
+        """
