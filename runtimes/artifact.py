@@ -1,6 +1,6 @@
 """How runners read what the C back end writes: the only file that knows the manifest and the entry's signature.
 
-`manifest.json`: {"name", "target", "inputs": [{"name", "dtype", "shape", "scale", "zero_point"}], "outputs": [the same],
+`manifest.json`: {"name", "target", "inputs": [{"name", "dtype", "shape", "scale", "zero_point"}], "outputs": [alike],
 "symbols": {"run", "arena"}, "harness": ["file.c"]?, "stack_bytes"?}. `src/` holds the sources. The entry is
 `int run(const in0 *, ..., out0 *, ...)` and returns 0; a library that only takes pixels through a callback brings an
 entry of that form among its harness files.

@@ -19,6 +19,7 @@ __all__ = ["Accesses", "Blocks", "NativeBlocks", "PythonBlocks", "instruction_le
 SOURCE = Path(__file__).with_name("hooks.c")
 WINDOWS, OTHERS, REGIONS, SUSPECTS = 2, 1024, 16, 256
 WINDOW_LIMIT = 1 << 21
+U64 = ctypes.c_uint64
 
 
 def library() -> ctypes.CDLL:
@@ -51,34 +52,33 @@ def instruction_lengths(code: bytes) -> list[int]:
 class Window(ctypes.Structure):
     """One range of guest code with its counters, as `hooks.c` lays it out."""
 
-    _fields_ = [("base", ctypes.c_uint64), ("span", ctypes.c_uint64), ("count", ctypes.c_void_p), ("size", ctypes.c_void_p)]
+    _fields_ = [("base", U64), ("span", U64), ("count", ctypes.c_void_p), ("size", ctypes.c_void_p)]
 
 
 class Block(ctypes.Structure):
     """A block counted outside the windows."""
 
-    _fields_ = [("address", ctypes.c_uint64), ("count", ctypes.c_uint64), ("size", ctypes.c_uint32), ("_", ctypes.c_uint32)]
+    _fields_ = [("address", U64), ("count", U64), ("size", ctypes.c_uint32), ("_", ctypes.c_uint32)]
 
 
 class BlocksStruct(ctypes.Structure):
     """All block counters, as `hooks.c` lays them out."""
 
-    _fields_ = [("window", Window * WINDOWS), ("other", Block * OTHERS), ("others", ctypes.c_uint64), ("lost", ctypes.c_uint64)]
+    _fields_ = [("window", Window * WINDOWS), ("other", Block * OTHERS), ("others", U64), ("lost", U64)]
 
 
 class Traffic(ctypes.Structure):
     """Bytes moved in one region."""
 
-    _fields_ = [(name, ctypes.c_uint64) for name in ("base", "span", "read", "written")]
+    _fields_ = [(name, U64) for name in ("base", "span", "read", "written")]
 
 
 class AccessesStruct(ctypes.Structure):
     """All access counters, as `hooks.c` lays them out."""
 
     _fields_ = [
-        ("region", Traffic * REGIONS), ("regions", ctypes.c_uint64), ("register_read", ctypes.c_void_p),
-        ("program_counter", ctypes.c_uint64), ("suspects", ctypes.c_uint64),
-        ("at", ctypes.c_uint64 * SUSPECTS), ("address", ctypes.c_uint64 * SUSPECTS),
+        ("region", Traffic * REGIONS), ("regions", U64), ("register_read", ctypes.c_void_p),
+        ("program_counter", U64), ("suspects", U64), ("at", U64 * SUSPECTS), ("address", U64 * SUSPECTS),
     ]  # fmt: skip
 
 

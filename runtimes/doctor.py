@@ -73,7 +73,8 @@ def _command(name: str, arguments: tuple[str, ...], package: str, purpose: str) 
         return Check(name, False, "", purpose, "the command is not on the path", f"apt install {package}")
     done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False, timeout=20)
     lines = (done.stdout + done.stderr).strip().splitlines()
-    return Check(name, done.returncode == 0, lines[0] if lines else "", purpose, "" if lines else "it prints no version")
+    why = "" if done.returncode == 0 else f"it ends with status {done.returncode}"
+    return Check(name, done.returncode == 0, lines[0] if lines else "", purpose, why)
 
 
 def _attempt(name: str, purpose: str, action: Callable[[], object]) -> Check:

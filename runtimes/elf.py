@@ -78,6 +78,8 @@ def load(path: Path) -> Image:
         tags: Any = elf.get_section_by_name(".ARM.attributes")
         has_fpu = tags is not None and any(
             attribute.tag == "TAG_FP_ARCH" and attribute.value
-            for sub in tags.iter_subsections() for part in sub.iter_subsubsections() for attribute in part.iter_attributes()
+            for vendor in tags.iter_subsections()
+            for part in vendor.iter_subsubsections()
+            for attribute in part.iter_attributes()
         )  # fmt: skip
     return Image(path, tuple(segments), symbols, tuple(executable), bool(has_fpu))

@@ -84,7 +84,7 @@ def run_machine(
         seen.append((outputs, result))
     (first, result), (second, again) = seen
     if not all(np.array_equal(one, other) for one, other in zip(first, second, strict=True)):
-        why = "two runs with different bytes in the arena and on the stack disagree: something is read before it is written"
+        why = "two runs over different bytes in arena and stack disagree: something is read before it is written"
         raise InternalError("the result depends on what memory held before", where=[library.name], why=why)
     written = np.flatnonzero(touched)
     arena = int(written[-1]) + 1 if written.size else 0

@@ -1,4 +1,4 @@
-"""A device is data: one TOML file per target in this folder, and the typed loader that refuses what it does not know."""
+"""A device is data: one TOML file per target in this folder, and the typed loader that refuses the unknown."""
 
 from __future__ import annotations
 

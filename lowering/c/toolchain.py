@@ -1,4 +1,4 @@
-"""C sources to an ELF for a target or a shared object for this computer; refuses what a compiler would accept in silence."""
+"""C sources to an ELF for a device or a shared object for this computer, refusing what compilers accept in silence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from pathlib import Path
 from ...ir.errors import BudgetError, MachineError, UsageError
 from ...targets import Target
 
-__all__ = ["Compiler", "Sizes", "cache_folder", "compile_elf", "compile_shared", "find", "linker_script", "probe", "section_sizes"]
+__all__ = [
+    "Compiler", "Sizes", "cache_folder", "compile_elf", "compile_shared", "find", "linker_script", "probe",
+    "section_sizes",
+]  # fmt: skip
 
 # Contraction would make the host and the device differ in the last bit; strict aliasing must not depend on -O.
 COMMON = ("-std=c11", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-fomit-frame-pointer")
@@ -84,7 +87,8 @@ def _run(command: Sequence[str], *, what: str, where: Iterable[Path] = ()) -> st
     # The linker's own figure is the only one that counts padding; everything it prints after it is a consequence.
     for line in lines:
         if overflow := re.search(r"region [`'](\w+)'?.*?overflowed by (\d+) bytes", line):
-            raise BudgetError(f"{overflow[1]} is too small by {overflow[2]} bytes", why=line.strip(), do="a smaller model")
+            do = "a smaller model, or a device with more of it"
+            raise BudgetError(f"{overflow[1]} is too small by {overflow[2]} bytes", why=line.strip(), do=do)
     undefined = sorted(set(re.findall(r"undefined (?:symbol: |reference to [`'])([\w.]+)", done.stderr)))
     do = "software arithmetic was asked for: use integers only" if any("aeabi" in name for name in undefined) else ""
     why = "\n".join(lines[:12]) or done.stderr[-2000:] or f"exit status {done.returncode}"
@@ -143,7 +147,7 @@ def linker_script(target: Target, entries: Sequence[str], stack: int) -> str:
             *([f"ENTRY({entries[0]})", f"EXTERN({' '.join(entries)})"] if entries else []),
             "MEMORY {", *lines, "}",
             "SECTIONS {",
-            "  .es_stack (NOLOAD) : { es_stack_low = .; . = . + %d; es_stack_high = .; } > RAM" % stack,
+            f"  .es_stack (NOLOAD) : {{ es_stack_low = .; . = . + {stack}; es_stack_high = .; }} > RAM",
             "  .es_harness : { *(.es_harness .es_harness.*) } > HARNESS",
             "  .text : { KEEP(*(.vectors)) *(.text .text.*) } > FLASH",
             "  .rodata : { *(.rodata .rodata.*) } > FLASH",
@@ -169,14 +173,15 @@ def _sources(sources: Path | Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return files, sorted({file.parent for file in files})
 
 
-def _digest(folders: Iterable[Path]) -> str:
-    """A flag that changes with every data file beside the sources: zig's cache does not see what `.incbin` reads."""
+def _data_digest(files: Iterable[Path], folders: Iterable[Path]) -> tuple[str, ...]:
+    """A flag that changes with the data beside sources that use `.incbin`: zig's cache does not see what that reads."""
+    if not any(b".incbin" in file.read_bytes() for file in files):
+        return ()
     total = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.iterdir()):
-            if path.suffix in (".bin", ".inc", ".weights") and path.is_file():
-                total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return f"-DES_DATA_DIGEST={int(total.hexdigest()[:8], 16)}u"
+    for path in sorted(path for folder in folders for path in folder.iterdir()):
+        if path.is_file() and path.suffix not in (".c", ".h"):
+            total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return (f"-DES_DATA_DIGEST={int(total.hexdigest()[:8], 16)}u",)
 
 
 def compile_elf(
@@ -212,15 +217,16 @@ def compile_elf(
     compiler = compiler or find()
     if optimise == "-O0":
         raise UsageError("-O0 is not supported for a device", why="zig links its sanitiser then", do="-O1 or higher")
+    layout = linker_script(target, entries, stack)
     probe(target, compiler)
     files, folders = _sources(sources)
     out.parent.mkdir(parents=True, exist_ok=True)
     script = out.with_suffix(".ld")
-    script.write_text(linker_script(target, entries, stack), encoding="utf-8")
+    script.write_text(layout, encoding="utf-8")
     # lld drops the symbol table at -Os and -Oz unless debug information is asked for; emulation needs it.
     debug = ("-g",) if optimise in ("-Os", "-Oz") else ()
     command = [*compiler.command, *compiler.target_flags(target), optimise, *COMMON, *debug, *DEVICE, *WARNINGS]
-    command += [f"-I{folder}" for folder in folders] + [_digest(folders), *flags]
+    command += [*(f"-I{folder}" for folder in folders), *_data_digest(files, folders), *flags]
     command += ["-Wl,--gc-sections", f"-Wl,-T,{script}"] + ([f"-Wl,-e,{entries[0]}"] if entries else [])
     command += [*(["-fstack-size-section"] if compiler.name == "zig" else ["-fstack-usage"])]
     _run([*command, *map(str, files), "-o", str(out)], what=f"could not build for {target.name}", where=files)
@@ -240,7 +246,7 @@ def compile_shared(
     files, folders = _sources(sources)
     out.parent.mkdir(parents=True, exist_ok=True)
     command = [*compiler.command, optimise, *COMMON, *WARNINGS, "-fPIC", "-shared", *flags]
-    command += [f"-I{folder}" for folder in folders] + [_digest(folders)]
+    command += [*(f"-I{folder}" for folder in folders), *_data_digest(files, folders)]
     _run([*command, *map(str, files), "-o", str(out)], what="could not build for this computer", where=files)
     return out
 
