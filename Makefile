@@ -1,0 +1,50 @@
+# What one does with this repository; every target works from a fresh clone with nothing but make and Python 3.11 or newer.
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 python3.14,$(shell \
+	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(name))))
+JOBS ?= 2
+BIN := $(VENV)/bin
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    compile the sample for a microcontroller and run it there, in an emulator"
+	@echo "make test    style, types and every test (installs PyTorch first: large)"
+	@echo "make lint    style and types only"
+	@echo "make bench   measure this revision"
+	@echo "make clean   remove what these made, the virtual environment too"
+
+demo: $(VENV)/.installed
+	$(BIN)/python samples/fashion/demo.py
+
+test: lint $(VENV)/.installed-train
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+
+lint: $(VENV)/.installed-train | build/links
+	$(BIN)/ruff check .
+	$(BIN)/mypy .
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/run.py
+
+# In a clone of another name, this lets the type checker see where `import edgesmith` leads to in tests and samples.
+build/links:
+	mkdir -p $@
+	test "$(notdir $(CURDIR))" = edgesmith || ln -sfn ../.. $@/edgesmith
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "edgesmith needs Python 3.11 or newer; none was found. Set PYTHON=/path/to/python3." >&2; exit 5; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-train: pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,train]'
+	touch $(VENV)/.installed $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

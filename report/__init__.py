@@ -1,0 +1,1 @@
+"""One page that shows what a compile found: fit, truth and cost, in a single file without scripts."""
