@@ -25,7 +25,7 @@ STOP_ORIGIN, STOP_SIZE = 0x6F000000, 0x1000
 MODELS = {"cortex-m4": "M4", "cortex-m7": "M7", "cortex-m33": "M33", "cortex-m3": "M3", "cortex-m0": "M0"}
 
 
-class Fault(InternalError):
+class Fault(InternalError):  # noqa: N818 - the architecture's own word
     """The emulated core stopped: generated code did something the device forbids.
 
     Attributes:

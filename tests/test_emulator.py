@@ -1,9 +1,10 @@
-"""The emulated device: counts that a person can check, memory that ends where the device's ends, marks exact to the byte."""
+"""The emulated device: counts that a person can check, memory that ends where the device's does, exact marks."""
 
 import json
 
 import numpy as np
 import pytest
+
 from edgesmith import targets
 from edgesmith.ir.errors import InternalError, MachineError, UsageError
 from edgesmith.lowering.c import toolchain

@@ -1,10 +1,12 @@
 """Targets: what the files say is what the loader hands out, and nothing unknown passes."""
 
 import pytest
+
 from edgesmith import targets
 from edgesmith.targets import TargetError
 
 MINIMAL = 'title = "t"\nbackend = "c"\nclock_hz = 1000\n[core]\nname = "x"\n'
+REGION = '[[region]]\nname = "a"\norigin = 0\nsize = 8\nkind = "ram"\n'
 
 
 def test_f746_has_the_documented_memory_map():
@@ -56,12 +58,12 @@ def test_unknown_name_lists_the_known():
         (MINIMAL + "colour = 1\n", "colour"),
         ("nonsense = 1\n" + MINIMAL, "nonsense"),
         (MINIMAL.replace('title = "t"\n', ""), "title"),
-        (MINIMAL + '[[region]]\nname="a"\norigin=0\nsize=8\nkind="rom"\n', "rom"),
-        (MINIMAL + '[[region]]\nname="a"\norigin=0\nsize=8\nkind="ram"\n[[region]]\nname="b"\norigin=4\nsize=8\nkind="ram"\n', "a and b"),
-        (MINIMAL + '[[region]]\nname="a"\norigin=0\nsize=8\nkind="ram"\n[reserve]\nram=8\n', "reserve"),
+        (MINIMAL + REGION.replace("ram", "rom"), "rom"),
+        (MINIMAL + REGION + REGION.replace('"a"', '"b"').replace("origin = 0", "origin = 4"), "a and b"),
+        (MINIMAL + REGION + "[reserve]\nram = 8\n", "reserve"),
         (MINIMAL + '[latency]\ncycles_low=2\ncycles_high=1\nbecause="?"\n', "latency"),
     ],
-)  # fmt: skip
+)
 def test_bad_files_are_refused(tmp_path, text, complaint):
     path = tmp_path / "mine.toml"
     path.write_text(text)

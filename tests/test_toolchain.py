@@ -4,6 +4,7 @@ import ctypes
 from dataclasses import replace
 
 import pytest
+
 from edgesmith import targets
 from edgesmith.ir.errors import BudgetError, MachineError, UsageError
 from edgesmith.lowering.c import toolchain
