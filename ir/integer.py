@@ -11,11 +11,12 @@ Matrix products go through floating-point BLAS, which is exact while every parti
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Int = NDArray[np.integer]
+Int = NDArray[Any]
 Int64 = NDArray[np.int64]
 
 INT32_MAX = 2**31 - 1
@@ -35,7 +36,8 @@ def saturate(values: ArrayLike, bits: int, low: int | None = None, high: int | N
     """Clamp to ``bits`` wide signed integers, or to the narrower [low, high] of a fused activation."""
     least, most = LIMITS[bits]
     least, most = max(least, least if low is None else low), min(most, most if high is None else high)
-    return np.clip(values, least, most).astype(DTYPES[bits])
+    clamped: Int = np.clip(values, least, most).astype(DTYPES[bits])
+    return clamped
 
 
 def multiplier(scale: ArrayLike, bound: ArrayLike = 1) -> tuple[NDArray[np.int32], int]:
@@ -51,33 +53,36 @@ def multiplier(scale: ArrayLike, bound: ArrayLike = 1) -> tuple[NDArray[np.int32
     while np.any(np.abs(np.rint(real * 2.0 ** (32 - pre))) > INT32_MAX):
         pre += 1
     if int(np.max(bound)) << pre > INT32_MAX:
-        raise OverflowError(f"accumulator bound {int(np.max(bound))} leaves no room for a scale of {np.abs(real).max()}")
+        raise OverflowError(f"accumulators up to {int(np.max(bound))} leave no room for scale {np.abs(real).max()}")
     return np.rint(real * 2.0 ** (32 - pre)).astype(np.int32), pre
 
 
 def multiply_high(a: ArrayLike, b: ArrayLike) -> Int64:
     """(a * b + 2^31) >> 32 for int32 operands: one SMMULR on Armv7E-M; a product of int32 fits int64."""
     product = require_int32(a, "left factor") * require_int32(b, "right factor")
-    return (product + 2**31) >> 32
+    high: Int64 = (product + 2**31) >> 32
+    return high
 
 
 def requant(
     acc: ArrayLike, mult: ArrayLike, pre: int = 0, zero_point: int = 0, bits: int = 8,
     low: int | None = None, high: int | None = None,
 ) -> Int:
-    """sat(zero_point + (((acc << pre) * mult + 2^31) >> 32)); ``mult`` is a scalar or one value per last-axis channel."""
+    """sat(zero_point + (((acc << pre) * mult + 2^31) >> 32)); ``mult``: a scalar or one value per last-axis channel."""
     shifted = require_int32(np.asarray(acc, dtype=np.int64) << pre, "accumulator << pre")
     return saturate(multiply_high(shifted, mult) + zero_point, bits, low, high)
 
 
 def matmul(x: Int, w: Int) -> Int64:
     """x[..., K] . w[N, K] -> [..., N], exact; raises when a partial sum could leave int32 for these operands."""
-    reach = int(np.abs(x.astype(np.int64)).max(initial=0)) * int(np.abs(w.astype(np.int64)).max(initial=0)) * w.shape[-1]
+    largest = [int(np.abs(operand.astype(np.int64)).max(initial=0)) for operand in (x, w)]
+    reach = largest[0] * largest[1] * w.shape[-1]
     precision = np.float32 if reach < 2**24 else np.float64
-    rows = x.reshape(-1, x.shape[-1]).astype(precision)
-    exact = (rows @ w.astype(precision).T).astype(np.int64).reshape(*x.shape[:-1], w.shape[0])
+    rows: NDArray[Any] = np.asarray(x.reshape(-1, x.shape[-1]), dtype=precision)
+    columns: NDArray[Any] = np.asarray(w.T, dtype=precision)
     if reach > INT32_MAX:  # signs may still keep it inside: sum the magnitudes, which bounds every order of summation
-        require_int32(np.abs(rows) @ np.abs(w.astype(precision)).T, "dot product (sum of magnitudes)")
+        require_int32(np.abs(rows) @ np.abs(columns), "dot product (sum of magnitudes)")
+    exact: Int64 = (rows @ columns).astype(np.int64).reshape(*x.shape[:-1], w.shape[0])
     return exact
 
 
@@ -139,7 +144,8 @@ def qmean(
 
 def table8(x: Int, table: Int) -> Int:
     """Any unary function of int8: table[x + 128], 256 entries."""
-    return table[x.astype(np.int64) + 128]
+    chosen: Int = table[x.astype(np.int64) + 128]
+    return chosen
 
 
 def table16(x: Int, table: Int) -> Int:
@@ -151,7 +157,8 @@ def table16(x: Int, table: Int) -> Int:
     points = table.astype(np.int64)
     index = (wide >> 8) + 128
     rise = points[index + 1] - points[index]
-    return (points[index] + ((rise * (wide & 255) + 128) >> 8)).astype(np.int16)
+    value: Int = (points[index] + ((rise * (wide & 255) + 128) >> 8)).astype(np.int16)
+    return value
 
 
 Unary = Callable[[NDArray[np.float64]], NDArray[np.float64]]

@@ -6,10 +6,12 @@ the compile-time fold of the zero point into the bias covers the border too.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .integer import Int, Int64, matmul, multiplier, requant, require_int32, saturate
+from .integer import Int, matmul, multiplier, requant, require_int32, saturate
 
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
@@ -29,7 +31,8 @@ def windows(x: Int, kernel: Pair, strides: Pair, pads: Pads, fill: int, dilation
     framed = np.pad(x, ((pads[0], pads[2]), (pads[1], pads[3]), (0, 0)), constant_values=fill)
     rows = np.arange(high)[:, None] * strides[0] + np.arange(kernel[0]) * dilations[0]
     cols = np.arange(wide)[:, None] * strides[1] + np.arange(kernel[1]) * dilations[1]
-    return framed[rows[:, None, :, None], cols[None, :, None, :]]
+    gathered: Int = framed[rows[:, None, :, None], cols[None, :, None, :]]
+    return gathered
 
 
 def qconv(
@@ -49,8 +52,8 @@ def qconv(
         own = patches[..., g * per_in : (g + 1) * per_in].reshape(high_, wide, -1)
         there = slice(g * per_out, (g + 1) * per_out)
         acc[..., there] = matmul(own, w[there].reshape(per_out, -1))
-    acc = require_int32(acc + np.asarray(bias, dtype=np.int64), "convolution accumulator")
-    return requant(acc, mult, pre, zero_point, bits, low, high)
+    total = require_int32(acc + np.asarray(bias, dtype=np.int64), "convolution accumulator")
+    return requant(total, mult, pre, zero_point, bits, low, high)
 
 
 def qdepthwise(
@@ -66,7 +69,8 @@ def qdepthwise(
 
 def qmaxpool(x: Int, kernel: Pair, strides: Pair, pads: Pads = (0, 0, 0, 0), dilations: Pair = (1, 1)) -> Int:
     """Largest value of each window; padding never wins. Scale and zero point stay those of x."""
-    return windows(x, kernel, strides, pads, int(np.iinfo(x.dtype).min), dilations).max(axis=(2, 3))
+    largest: Int = windows(x, kernel, strides, pads, int(np.iinfo(x.dtype).min), dilations).max(axis=(2, 3))
+    return largest
 
 
 def pool_multipliers(ratio: float, kernel: Pair, bound: int) -> tuple[NDArray[np.int32], int]:
@@ -102,9 +106,9 @@ def qconcat(
     return np.concatenate(scaled, axis=axis)
 
 
-def source_positions(size_in: int, size_out: int, coordinate: str) -> NDArray[np.float64]:
+def source_positions(size_in: int, size_out: int, coordinate: str) -> NDArray[Any]:
     """Source coordinate of each output index under ONNX Resize's ``coordinate_transformation_mode``."""
-    out = np.arange(size_out, dtype=np.float64)
+    out: NDArray[Any] = np.arange(size_out, dtype=np.float64)
     if coordinate == "asymmetric":
         return out * size_in / size_out
     if coordinate == "align_corners":
@@ -123,7 +127,8 @@ def nearest_taps(size_in: int, size_out: int, coordinate: str, rounding: str) ->
         "round_prefer_floor": np.ceil(position - 0.5), "round_prefer_ceil": np.floor(position + 0.5),
         "floor": np.floor(position), "ceil": np.ceil(position),
     }[rounding]
-    return np.clip(rounded, 0, size_in - 1).astype(np.int16)
+    taps: NDArray[np.int16] = np.clip(rounded, 0, size_in - 1).astype(np.int16)
+    return taps
 
 
 def linear_taps(size_in: int, size_out: int, coordinate: str) -> NDArray[np.int16]:
@@ -136,7 +141,8 @@ def linear_taps(size_in: int, size_out: int, coordinate: str) -> NDArray[np.int1
 
 def resize_nearest(x: Int, rows: Int, cols: Int) -> Int:
     """x[rows[i], cols[j]]: exact copies."""
-    return x[rows[:, None], cols[None, :]]
+    copied: Int = x[rows[:, None], cols[None, :]]
+    return copied
 
 
 def resize_bilinear(x: Int, rows: Int, cols: Int) -> Int:
@@ -148,6 +154,6 @@ def resize_bilinear(x: Int, rows: Int, cols: Int) -> Int:
     wide = x.astype(np.int64)
     f = cols[:, 2].astype(np.int64)[None, :, None]
     g = rows[:, 2].astype(np.int64)[:, None, None]
-    along = wide[:, cols[:, 0]] * (256 - f) + wide[:, cols[:, 1]] * f
-    total: Int64 = along[rows[:, 0]] * (256 - g) + along[rows[:, 1]] * g + (1 << 15)
+    along: Int = wide[:, cols[:, 0]] * (256 - f) + wide[:, cols[:, 1]] * f
+    total: Int = along[rows[:, 0]] * (256 - g) + along[rows[:, 1]] * g + (1 << 15)
     return saturate(require_int32(total, "interpolation") >> 16, 16).astype(x.dtype)

@@ -117,16 +117,18 @@ def exp_peak(length: int) -> int:
     return peak
 
 
-def exp_table(length: int) -> NDArray[np.int16]:
+def exp_table(length: int) -> Int:
     """One octave of 2^-x in 256 steps, from ``exp_peak``: table[i] = round(peak * 2^(-i/256))."""
-    return np.rint(exp_peak(length) * np.exp2(-np.arange(256) / 256)).astype(np.int16)
+    table: Int = np.rint(exp_peak(length) * np.exp2(-np.arange(256) / 256)).astype(np.int16)
+    return table
 
 
 def exponentials(scores: Int64, mz: ArrayLike, table: Int, pre: int = 0) -> Int64:
     """e_j = table[z & 255] >> (z >> 8), z = ((max - s_j) << pre) * mz in 1/256 octaves, at most 4095 (where e = 0)."""
     gap = require_int32((scores.max(axis=-1, keepdims=True) - scores) << pre, "score difference << pre")
     z = np.minimum(multiply_high(gap, mz), 4095)
-    return table.astype(np.int64)[z & 255] >> (z >> 8)
+    e: Int64 = table.astype(np.int64)[z & 255] >> (z >> 8)
+    return e
 
 
 def inverse(total: Int64) -> Int64:
@@ -148,7 +150,7 @@ def score_multiplier(scale: ArrayLike) -> tuple[NDArray[np.int32], int]:
 
 
 def output_multiplier(ratio: ArrayLike) -> NDArray[np.int32]:
-    """``mult`` of attention's output: ratio = scale of v over scale of the output; e.v / sum(e) has 12 fraction bits."""
+    """``mult`` of attention's output for ratio = scale of v / scale of out; e.v / sum(e) has 12 fraction bits."""
     return multiplier(np.asarray(ratio, dtype=np.float64) * 2.0**-12)[0]
 
 
@@ -178,9 +180,10 @@ def attention(
     return np.concatenate(out, axis=1)
 
 
-def make_softmax_table(scale: float, length: int) -> NDArray[np.int16]:
+def make_softmax_table(scale: float, length: int) -> Int:
     """256 exponentials of an int8 softmax: table[g] = round(peak * exp(-scale * g)), g = max - x."""
-    return np.rint(exp_peak(length) * np.exp(-scale * np.arange(256))).astype(np.int16)
+    table: Int = np.rint(exp_peak(length) * np.exp(-scale * np.arange(256))).astype(np.int16)
+    return table
 
 
 def softmax_multiplier(scale_out: float) -> int:
