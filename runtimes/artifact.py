@@ -3,7 +3,7 @@
 `manifest.json`: {"name", "target", "inputs": [{"name", "dtype", "shape", "scale", "zero_point"}], "outputs": [alike],
 "symbols": {"run", "arena"}, "harness": ["file.c"]?, "stack_bytes"?}. `src/` holds the sources. The entry is
 `int run(const in0 *, ..., out0 *, ...)` and returns 0; a library that only takes pixels through a callback brings an
-entry of that form among its harness files.
+entry of that form among its harness files, all of it in section `.es_harness`, which no budget or count includes.
 """
 
 from __future__ import annotations

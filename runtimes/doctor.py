@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 
-from .. import targets
+from .. import runtimes, targets
 from ..ir.errors import EdgesmithError
 from ..lowering.c import toolchain
 from . import counting
@@ -89,6 +89,10 @@ def _attempt(name: str, purpose: str, action: Callable[[], object]) -> Check:
 def examine(*, build: bool = False) -> list[Check]:
     """All checks; with `build`, also compile for every target and build the emulator's counters (seconds, once)."""
     checks = [_package(*row) for row in PACKAGES] + [_command(*row) for row in COMMANDS]
+    for name in runtimes.names():
+        missing = runtimes.load(name).why_not()
+        why = "packages it builds on are missing" if missing else ""
+        checks.append(Check(f"runner {name}", not missing, "", "running artifacts", why, missing or ""))
     if build:
         checks.append(_attempt("native counters", "counting at full speed in the emulator", counting.library))
         for name in targets.names():

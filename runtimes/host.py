@@ -7,7 +7,7 @@ import importlib.util
 import platform
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,25 @@ from ..lowering.c import toolchain
 from . import artifact as artifacts
 from .runner import Measurement, Runner
 
-__all__ = ["RUNNER", "Host"]
+__all__ = ["RUNNER", "Host", "Program"]
+
+
+class Program:
+    """A generated library, built for this computer once and called as often as needed: many images, one compilation."""
+
+    def __init__(self, artifact: Path) -> None:
+        """Build the artifact in this folder and load it."""
+        self.library = artifacts.load(artifact)
+        with tempfile.TemporaryDirectory() as folder:
+            path = toolchain.compile_shared(self.library.sources, Path(folder) / f"{self.library.name}.so")
+            self._entry = ctypes.CDLL(str(path))[self.library.run]
+
+    def call(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """One inference: stored values in, in the entry's order, and fresh arrays of stored values out."""
+        raw = [np.zeros(tensor.shape, tensor.dtype) for tensor in self.library.outputs]
+        if status := self._entry(*(ctypes.c_void_p(array.ctypes.data) for array in (*arrays, *raw))):
+            raise InternalError(f"{self.library.run} returned {status}", where=[self.library.name])
+        return raw
 
 
 @dataclass(frozen=True)
@@ -38,25 +56,18 @@ class Host:
         Raises:
             InternalError: The library reports an error, or its repeats disagree.
         """
-        library = artifacts.load(artifact)
-        arrays = library.arrays(inputs)
-        raw = [np.zeros(tensor.shape, tensor.dtype) for tensor in library.outputs]
-        with tempfile.TemporaryDirectory() as folder:
-            path = toolchain.compile_shared(library.sources, Path(folder) / f"{library.name}.so")
-            entry = ctypes.CDLL(str(path))[library.run]
-        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (*arrays, *raw)]
-        times, first = [], None
-        for _ in range(1 + self.repeats):
+        program = Program(artifact)
+        arrays = program.library.arrays(inputs)
+        raw = program.call(arrays)
+        times = []
+        for _ in range(self.repeats):
             began = time.perf_counter()
-            status = entry(*pointers)
+            again = program.call(arrays)
             times.append((time.perf_counter() - began) * 1e3)
-            if status:
-                raise InternalError(f"{library.run} returned {status}", where=[library.name])
-            first = first or [array.copy() for array in raw]
-            if not all(np.array_equal(one, other) for one, other in zip(first, raw, strict=True)):
-                raise InternalError("the second run gave another result than the first", where=[library.name])
-        outputs, stored = library.results(raw)
-        band = min(times[1:]), max(times[1:])
+            if not all(np.array_equal(one, other) for one, other in zip(raw, again, strict=True)):
+                raise InternalError("a second run gave another result than the first", where=[program.library.name])
+        outputs, stored = program.library.results(raw)
+        band = min(times), max(times)
         device = f"this computer ({platform.machine()})"
         return Measurement(self.name, device, "measured", outputs, stored, band, "measured", f"{self.repeats} runs")
 

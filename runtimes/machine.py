@@ -46,7 +46,9 @@ class Result:
 
     Attributes:
         value: r0 as a signed integer.
-        instructions: Executed instructions, exact (failed conditional ones count, as they take their slot).
+        instructions: Executed instructions, exact (failed conditional ones count, as they take their slot); those of
+            the harness are not among them.
+        harness: Instructions in `.es_harness`, which stand for the application.
         per_function: The same by function.
         blocks: Executions by (address, bytes) of each basic block.
         stack: Bytes of stack that changed, from its top down, with the given paint.
@@ -56,6 +58,7 @@ class Result:
 
     value: int
     instructions: int
+    harness: int
     per_function: dict[str, int]
     blocks: dict[tuple[int, int], int] = field(repr=False)
     stack: int
@@ -216,8 +219,12 @@ class Machine:
     def _result(self, value: int, seconds: float, low: int, high: int, paint: int) -> Result:
         blocks = self._blocks.taken()
         per_function: dict[str, int] = {}
+        harness = 0
         for (address, size), count in blocks.items():
             length = len(counting.instruction_lengths(bytes(self._engine.mem_read(address, size))))
+            if HARNESS_ORIGIN <= address < HARNESS_ORIGIN + HARNESS_SIZE:
+                harness += count * length
+                continue
             name = self.image.function_at(address)
             per_function[name] = per_function.get(name, 0) + count * length
         changed = np.flatnonzero(self.read(low, high - low) != pattern(high - low, paint))
@@ -228,7 +235,7 @@ class Machine:
             traffic = self._accesses.traffic()
         ordered = dict(sorted(per_function.items(), key=lambda item: (-item[1], item[0])))
         signed = value - (1 << 32) if value >> 31 else value
-        return Result(signed, sum(ordered.values()), ordered, blocks, stack, seconds, traffic)
+        return Result(signed, sum(ordered.values()), harness, ordered, blocks, stack, seconds, traffic)
 
     def _check_alignment(self, accesses: counting.Accesses) -> None:
         for pc, address in accesses.suspects():

@@ -29,7 +29,7 @@ class Measurement:
         per_function: The same by function, the largest first.
         arena_high_water: Highest arena byte that was written, plus one; exact.
         stack_high_water: Deepest stack byte that was written, exact.
-        regions: Bytes occupied by memory region of the device, without the stack's unused part.
+        regions: Bytes occupied by memory region of the device, with all that is kept for the stack.
     """
 
     runner: str

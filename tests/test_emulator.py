@@ -40,8 +40,10 @@ int sort(uint8_t *a, int n) {
         for (int j = i; j > 0 && a[j - 1] > a[j]; j--, swaps++) { uint8_t t = a[j]; a[j] = a[j - 1]; a[j - 1] = t; }
     return swaps;
 }
+__attribute__((section(".es_harness"), noinline)) int outside(int n) { return n + 1; }
+int both(int n) { return outside(n) * 3; }
 """
-ENTRIES = ["loop", "skipped", "pair", "word", "touch", "poke", "deep", "push", "six", "forever", "sort"]
+ENTRIES = ["loop", "skipped", "pair", "word", "touch", "poke", "deep", "push", "six", "forever", "sort", "both"]
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,13 @@ def test_counts_equal_a_loop_counted_by_hand(machine):
 def test_skipped_conditional_instructions_count(machine, argument, value):
     result = machine.call("skipped", argument)
     assert (result.value, result.instructions) == (value, 6)
+
+
+def test_the_harness_is_counted_apart(machine):
+    result = machine.call("both", 4)
+    assert result.value == 15
+    assert result.harness > 0 and set(result.per_function) <= {"both", "__ThumbV7PILongThunk_outside"}
+    assert result.instructions == sum(result.per_function.values())
 
 
 def test_counts_start_afresh_with_each_call(machine):

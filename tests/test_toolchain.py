@@ -37,7 +37,7 @@ def test_sections_land_in_their_regions(folder):
     sizes = toolchain.section_sizes(build(folder, stack=4096), F746)
     assert sizes.sections[".es_stack"] == (0x20000000, 4096)
     assert sizes.sections[".es_external"] == (0x90000000, 300)
-    assert sizes.sections[".es_arena"] == (0x20000000 + 4096 + 4, 1000)
+    assert sizes.sections[".es_arena"] == (0x20000000 + 4096, 1000)
     assert sizes.sections[".text"][0] == 0x08000000
     assert sizes.regions["qspi"] == 300
     assert sizes.regions["dtcm"] == 4096 + 4 + 1000

@@ -84,15 +84,21 @@ def _run(command: Sequence[str], *, what: str, where: Iterable[Path] = ()) -> st
     if done.returncode == 0:
         return done.stdout
     lines = [line for line in done.stderr.splitlines() if re.search(r"error|undefined|overflowed|will not fit", line)]
-    # The linker's own figure is the only one that counts padding; everything it prints after it is a consequence.
-    for line in lines:
-        if overflow := re.search(r"region [`'](\w+)'?.*?overflowed by (\d+) bytes", line):
-            do = "a smaller model, or a device with more of it"
-            raise BudgetError(f"{overflow[1]} is too small by {overflow[2]} bytes", why=line.strip(), do=do)
+    _raise_overflow(lines)
     undefined = sorted(set(re.findall(r"undefined (?:symbol: |reference to [`'])([\w.]+)", done.stderr)))
     do = "software arithmetic was asked for: use integers only" if any("aeabi" in name for name in undefined) else ""
     why = "\n".join(lines[:12]) or done.stderr[-2000:] or f"exit status {done.returncode}"
     raise MachineError(what, where=[*undefined, *map(str, where)], why=why, do=do)
+
+
+def _raise_overflow(lines: Iterable[str]) -> None:
+    """Raise the region that overflowed with the linker's figure, the only one that counts padding."""
+    found = [re.search(r"region [`'](\w+)'?.*?overflowed by (\d+) bytes", line) for line in lines]
+    # lld reports each section that ends outside: the last to be placed tells what all of them lack together.
+    missing = max(((int(match[2]), match[1], match.string.strip()) for match in found if match), default=None)
+    if missing is not None:
+        do = "a smaller model, or a device with more of it"
+        raise BudgetError(f"{missing[1]} is too small by {missing[0]} bytes", why=missing[2], do=do)
 
 
 def probe(target: Target, compiler: Compiler | None = None) -> dict[str, str]:
@@ -148,12 +154,12 @@ def linker_script(target: Target, entries: Sequence[str], stack: int) -> str:
             "MEMORY {", *lines, "}",
             "SECTIONS {",
             f"  .es_stack (NOLOAD) : {{ es_stack_low = .; . = . + {stack}; es_stack_high = .; }} > RAM",
+            "  .es_arena (NOLOAD) : { *(.es_arena .es_arena.*) } > RAM",
             "  .es_harness : { *(.es_harness .es_harness.*) } > HARNESS",
             "  .text : { KEEP(*(.vectors)) *(.text .text.*) } > FLASH",
             "  .rodata : { *(.rodata .rodata.*) } > FLASH",
             f"  .es_external : {{ *(.es_external .es_external.*) }} > {'EXTERNAL' if external else 'FLASH'}",
             "  .data : { *(.data .data.*) } > RAM AT> FLASH",
-            "  .es_arena (NOLOAD) : { *(.es_arena .es_arena.*) } > RAM",
             "  .bss (NOLOAD) : { *(.bss .bss.* COMMON) } > RAM",
             "  /DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) *(.comment) }",
             "}",
