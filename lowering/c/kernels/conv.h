@@ -1,0 +1,61 @@
+/* Convolutions over channels-last images: windows through the dot-product core, depthwise directly. */
+#ifndef ES_CONV_H
+#define ES_CONV_H
+
+#include "matmul.h"
+
+/* Windows of `tile_rows` (a multiple of 3) output pixels become a tile, then a matmul per group.
+ * w: per group packed P(outputs / groups, kernel_h * kernel_w * channels / groups), one group after the other.
+ * Scratch: ES_TILE_BYTES(tile_rows, kernel_h * kernel_w * channels / groups). bias is read in pairs: where outputs per
+ * group are odd it has one value more than outputs. */
+ES_INLINE void es_conv(
+    const void *x, int bits, const es_window *g, int groups, const int8_t *w, const int32_t *bias, int outputs,
+    int16_t *tile, int tile_rows, const es_to_rows *to)
+{
+    const int depth = g->channels / groups, k = g->kernel_h * g->kernel_w * depth, n = outputs / groups;
+    const int pixels = g->out_h * g->out_w;
+    for (int first = 0; first < pixels; first += tile_rows) {
+        int count = ES_MIN(tile_rows, pixels - first);
+        for (int group = 0; group < groups; group++) {
+            es_to_rows part = *to;
+            part.out = (int8_t *)to->out + group * n * (to->bits / 8);
+            part.scale.mult = to->scale.mult + group * n;
+            for (int row = 0, oy = first / g->out_w, ox = first % g->out_w; row < count; row++) {
+                int16_t *at = es_tile_row(tile, row, ES_UP(k, 4) / 4);
+                es_tile_window(at, x, bits, g, oy, ox, group * depth, depth);
+                if (++ox == g->out_w) {
+                    ox = 0;
+                    oy++;
+                }
+            }
+            es_matmul(
+                tile, first, count, k, w + group * ES_UP(n, 2) * ES_UP(k, 4), bias + group * n, n, es_store_rows,
+                &part);
+        }
+    }
+}
+
+/* One kernel per channel, w [kernel_h, kernel_w, channels]; bias, mult one per channel. */
+ES_INLINE void es_depthwise(
+    const void *x, int bits, const es_window *g, const int8_t *w, const int32_t *bias, const es_to_rows *to)
+{
+    for (int oy = 0, pixel = 0; oy < g->out_h; oy++)
+        for (int ox = 0; ox < g->out_w; ox++, pixel++) {
+            int top = oy * g->stride_h - g->pad_top, left = ox * g->stride_w - g->pad_left;
+            int whole = top >= 0 && left >= 0 && top + (g->kernel_h - 1) * g->dilation_h < g->height
+                        && left + (g->kernel_w - 1) * g->dilation_w < g->width;
+            for (int c = 0; c < g->channels; c++) {
+                int32_t acc = bias[c];
+                for (int ky = 0; ky < g->kernel_h; ky++)
+                    for (int kx = 0; kx < g->kernel_w; kx++) {
+                        int y = top + ky * g->dilation_h, col = left + kx * g->dilation_w;
+                        int inside = whole || (y >= 0 && y < g->height && col >= 0 && col < g->width);
+                        int32_t value = inside ? es_get(x, bits, (y * g->width + col) * g->channels + c) : g->zero;
+                        acc += value * w[(ky * g->kernel_w + kx) * g->channels + c];
+                    }
+                es_put(to->out, to->bits, pixel * to->stride + c, es_value(&to->scale, acc, to->scale.mult[c]));
+            }
+        }
+}
+
+#endif

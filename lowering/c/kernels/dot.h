@@ -1,0 +1,94 @@
+/* The dot-product core: two packed weight rows times three tile rows, six int32 accumulators held in registers.
+ *
+ * Per four k: one LDRD of weights, four SXTB16, three LDRD of activations, twelve SMLAD: 20 instructions for 24 MAC.
+ * That needs 14 registers: 6 accumulators, 4 for weights, 2 for activations, 2 pointers. Neither compiler keeps to it
+ * without spilling, hence the assembly; every other core runs the C twin. */
+#ifndef ES_DOT_H
+#define ES_DOT_H
+
+#include "core.h"
+
+/* acc[3 n + r] = bias[n] + sum over k of w_n[k] * x_r[k], 4 * quads values of k, n < 2, r < 3.
+ * w, x, bias and acc lie on word boundaries; quads >= 1. */
+#if ES_DSP
+
+#define ES_UNUSED __attribute__((unused))
+
+#define ES_QUAD_ROW(acc0, acc1)       \
+    "ldrd  r12, lr, [r1], #8      \n" \
+    "smlad " acc0 ", r10, r12, " acc0 "\n" \
+    "smlad " acc1 ", r11, r12, " acc1 "\n" \
+    "smlad " acc0 ", r8, lr, " acc0 "\n" \
+    "smlad " acc1 ", r9, lr, " acc1 "\n"
+
+#define ES_QUAD                       \
+    "ldrd   r8, r9, [r0], #8      \n" \
+    "sxtb16 r10, r8               \n" \
+    "sxtb16 r11, r9               \n" \
+    "sxtb16 r8, r8, ror #8        \n" \
+    "sxtb16 r9, r9, ror #8        \n" \
+    ES_QUAD_ROW("r2", "r5")           \
+    ES_QUAD_ROW("r3", "r6")           \
+    ES_QUAD_ROW("r4", "r7")
+
+__attribute__((naked, noinline, unused)) static void es_dot(
+    const int8_t *w ES_UNUSED, const int16_t *x ES_UNUSED, const int32_t *bias ES_UNUSED, int32_t *acc ES_UNUSED,
+    int quads ES_UNUSED)
+{
+    __asm__ volatile(
+        ".syntax unified              \n"
+        "push  {r4-r11, lr}           \n"
+        "ldr   r12, [sp, #36]         \n"
+        "add   r12, r0, r12, lsl #3   \n"
+        "push  {r3, r12}              \n" /* [sp] = acc, [sp + 4] = end of the weights */
+        "ldrd  r4, r7, [r2]           \n"
+        "mov   r2, r4                 \n"
+        "mov   r3, r4                 \n"
+        "mov   r5, r7                 \n"
+        "mov   r6, r7                 \n"
+        "sub   r8, r12, r0            \n"
+        "tst   r8, #24                \n"
+        "beq   2f                     \n"
+        "1:                           \n" /* quads that do not fill a block of four */
+        ES_QUAD
+        "ldr   r12, [sp, #4]          \n"
+        "sub   r8, r12, r0            \n"
+        "tst   r8, #24                \n"
+        "bne   1b                     \n"
+        "2:                           \n"
+        "cmp   r0, r12                \n"
+        "beq   4f                     \n"
+        "3:                           \n"
+        ES_QUAD ES_QUAD ES_QUAD ES_QUAD
+        "ldr   r12, [sp, #4]          \n"
+        "cmp   r0, r12                \n"
+        "bne   3b                     \n"
+        "4:                           \n"
+        "pop   {r8, r12}              \n"
+        "stm   r8, {r2-r7}            \n"
+        "pop   {r4-r11, pc}           \n");
+}
+
+#else
+
+/* Sums are unsigned: padding rows hold anything, and may wrap without meaning. */
+static inline void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
+{
+    uint32_t sum[6];
+    for (int i = 0; i < 6; i++)
+        sum[i] = (uint32_t)bias[i / 3];
+    for (int quad = 0; quad < quads; quad++, w += 8, x += 12)
+        for (int n = 0; n < 2; n++)
+            for (int r = 0; r < 3; r++) {
+                const int8_t *a = w + 4 * n;
+                const int16_t *b = x + 4 * r;
+                sum[3 * n + r] += (uint32_t)(a[0] * b[0]) + (uint32_t)(a[2] * b[1]);
+                sum[3 * n + r] += (uint32_t)(a[1] * b[2]) + (uint32_t)(a[3] * b[3]);
+            }
+    for (int i = 0; i < 6; i++)
+        acc[i] = (int32_t)sum[i];
+}
+
+#endif
+
+#endif

@@ -1,0 +1,14 @@
+/* Every kernel of the library. */
+#ifndef ES_KERNELS_H
+#define ES_KERNELS_H
+
+#include "attention.h"
+#include "conv.h"
+#include "elementwise.h"
+#include "float.h"
+#include "norm.h"
+#include "pool.h"
+#include "resize.h"
+#include "softmax.h"
+
+#endif

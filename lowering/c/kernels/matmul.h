@@ -1,0 +1,180 @@
+/* Tile times packed matrix, and the places its results can go (epilogues).
+ *
+ * es_matmul walks pairs of outputs, then triples of rows: weights are read once per tile, from wherever they lie. An
+ * epilogue is an es_store: given six accumulators and where they belong, it scales, clamps and stores them. Epilogues
+ * are passed by name and inlined; their parameters are structs of literals.
+ *
+ * bias and mult hold N values rounded up to 2. */
+#ifndef ES_MATMUL_H
+#define ES_MATMUL_H
+
+#include "dot.h"
+#include "table.h"
+#include "tile.h"
+
+/* Accumulators acc[3 c + r] belong to output col + c, row `row` + r = first + 3 * triple + r. */
+typedef struct {
+    int row, triple, rows, col, cols;
+} es_block;
+
+typedef void es_store(const void *to, es_block at, const int32_t *acc);
+
+/* From accumulator to value: requantise, clamp to [low, high], then at most one table (the others NULL). */
+typedef struct {
+    const int32_t *mult; /* one per output */
+    int pre;
+    int32_t zero, low, high;
+    const int8_t *table8;   /* int8 -> int8, 256 entries */
+    const int16_t *table16; /* int8 -> int16, 256 entries */
+    const int16_t *curve;   /* int16 -> int16, 257 points */
+} es_scale;
+
+ES_INLINE int32_t es_value(const es_scale *s, int32_t acc, int32_t mult)
+{
+    int32_t value = es_clamp(es_requant(acc, mult, s->pre, s->zero), s->low, s->high);
+    if (s->table8)
+        return s->table8[value + 128];
+    if (s->table16)
+        return s->table16[value + 128];
+    return s->curve ? es_curve(value, s->curve) : value;
+}
+
+/* `first` = number of the tile's first row among all rows, for stores by row. bias may be NULL. */
+ES_INLINE void es_matmul(
+    const int16_t *tile, int first, int rows, int k, const int8_t *w, const int32_t *bias, int n, es_store *store,
+    const void *to)
+{
+    static const int32_t no_bias[2] = {0, 0};
+    const int quads = ES_UP(k, 4) / 4;
+    for (int col = 0; col < n; col += 2, w += quads * 8) {
+        const int16_t *x = tile;
+        int triple = 0;
+        for (; 3 * triple + 3 <= rows; triple++, x += quads * 12) {
+            int32_t acc[6];
+            es_block at = {first + 3 * triple, triple, 3, col, 2};
+            es_dot(w, x, bias ? bias + col : no_bias, acc, quads);
+            if (col + 2 > n)
+                at.cols = 1;
+            store(to, at, acc);
+        }
+        if (3 * triple < rows) {
+            int32_t acc[6];
+            es_block at = {first + 3 * triple, triple, rows - 3 * triple, col, col + 2 > n ? 1 : 2};
+            es_dot(w, x, bias ? bias + col : no_bias, acc, quads);
+            store(to, at, acc);
+        }
+    }
+}
+
+/* Rows of int8 or int16, `stride` elements apart. */
+typedef struct {
+    void *out;
+    int bits, stride;
+    es_scale scale;
+} es_to_rows;
+
+ES_INLINE void es_store_rows(const void *to, es_block at, const int32_t *acc)
+{
+    const es_to_rows *t = (const es_to_rows *)to;
+    for (int c = 0; c < at.cols; c++) {
+        int32_t mult = t->scale.mult[at.col + c];
+        for (int r = 0; r < at.rows; r++) {
+            int32_t value = es_value(&t->scale, acc[3 * c + r], mult);
+            es_put(t->out, t->bits, (at.row + r) * t->stride + at.col + c, value);
+        }
+    }
+}
+
+/* The tile of the next matmul, whose K is this one's N. Clear it once when N is not a multiple of 4. */
+typedef struct {
+    int16_t *tile;
+    int quads; /* of the next tile: N up to 4, / 4 */
+    es_scale scale;
+} es_to_tile;
+
+ES_INLINE void es_store_tile(const void *to, es_block at, const int32_t *acc)
+{
+    const es_to_tile *t = (const es_to_tile *)to;
+    int16_t *out = t->tile + (at.triple * t->quads + (at.col >> 2)) * 12 + (at.col & 3);
+    for (int c = 0; c < at.cols; c++) {
+        int32_t mult = t->scale.mult[at.col + c];
+        for (int r = 0; r < at.rows; r++)
+            out[4 * r + c] = (int16_t)es_value(&t->scale, acc[3 * c + r], mult);
+    }
+}
+
+/* Packed P(rows, N), int8: keys. Clear it once when N is not a multiple of 4. */
+typedef struct {
+    int8_t *packed;
+    int quads; /* N up to 4, / 4 */
+    es_scale scale;
+} es_to_packed;
+
+ES_INLINE void es_store_packed(const void *to, es_block at, const int32_t *acc)
+{
+    const es_to_packed *t = (const es_to_packed *)to;
+    int8_t *out = t->packed + (at.col >> 2) * 8 + ((at.col >> 1) & 1);
+    for (int r = 0; r < at.rows; r++) {
+        int row = at.row + r;
+        int8_t *place = out + (row >> 1) * t->quads * 8 + (row & 1) * 4;
+        for (int c = 0; c < at.cols; c++)
+            place[2 * c] = (int8_t)es_value(&t->scale, acc[3 * c + r], t->scale.mult[at.col + c]);
+    }
+}
+
+/* Packed P(N, rows), int8: values, transposed. Padding rows need no clearing: their factors are zero. */
+typedef struct {
+    int8_t *packed;
+    int quads; /* rows up to 4, / 4 */
+    es_scale scale;
+} es_to_transposed;
+
+ES_INLINE void es_store_transposed(const void *to, es_block at, const int32_t *acc)
+{
+    const es_to_transposed *t = (const es_to_transposed *)to;
+    int8_t *out = t->packed + (at.col >> 1) * t->quads * 8;
+    for (int r = 0; r < at.rows; r++) {
+        int row = at.row + r;
+        int8_t *place = out + (row >> 2) * 8 + ((row & 1) << 1) + ((row >> 1) & 1);
+        for (int c = 0; c < at.cols; c++)
+            place[4 * c] = (int8_t)es_value(&t->scale, acc[3 * c + r], t->scale.mult[at.col + c]);
+    }
+}
+
+/* Added in place to the residual stream: x = sat((value * ma + x * mb + c) >> shift). */
+typedef struct {
+    void *x;
+    int bits, stride;
+    es_scale scale;
+    int32_t ma, mb, c;
+    int shift;
+} es_to_residual;
+
+ES_INLINE void es_store_residual(const void *to, es_block at, const int32_t *acc)
+{
+    const es_to_residual *t = (const es_to_residual *)to;
+    for (int c = 0; c < at.cols; c++) {
+        int32_t mult = t->scale.mult[at.col + c];
+        for (int r = 0; r < at.rows; r++) {
+            int i = (at.row + r) * t->stride + at.col + c;
+            int32_t value = es_value(&t->scale, acc[3 * c + r], mult);
+            int32_t sum = value * t->ma + es_get(t->x, t->bits, i) * t->mb + t->c;
+            es_put(t->x, t->bits, i, es_saturate(sum >> t->shift, t->bits));
+        }
+    }
+}
+
+/* A whole linear layer: rows of int8|int16 through a tile of `tile_rows` (a multiple of 3) rows.
+ * Scratch: ES_TILE_BYTES(tile_rows, k). */
+ES_INLINE void es_linear(
+    const void *x, int bits, int rows, int stride, int k, const int8_t *w, const int32_t *bias, int n, int16_t *tile,
+    int tile_rows, es_store *store, const void *to)
+{
+    for (int first = 0; first < rows; first += tile_rows) {
+        int count = ES_MIN(tile_rows, rows - first);
+        es_tile_rows(tile, es_at(x, bits, first * stride), bits, count, stride, k);
+        es_matmul(tile, first, count, k, w, bias, n, store, to);
+    }
+}
+
+#endif

@@ -1,0 +1,79 @@
+/* Filling tiles: rows of int8 or int16 become the interleaved int16 that the dot-product core reads.
+ *
+ * Tile of R rows (R a multiple of 3) by K: for each three rows and each four k twelve int16, four per row.
+ * Bytes: ES_TILE_BYTES(R, K) = 2 * R up to 3 * K up to 4. Padding k are zero; rows past the end stay as they were. */
+#ifndef ES_TILE_H
+#define ES_TILE_H
+
+#include "core.h"
+
+#define ES_TILE_BYTES(rows, k) (2 * ES_UP(rows, 3) * ES_UP(k, 4))
+
+/* Start of row `row` in a tile; its element k lies at (k >> 2) * 12 + (k & 3). */
+ES_INLINE int16_t *es_tile_row(int16_t *tile, int row, int quads)
+{
+    return tile + row / 3 * quads * 12 + row % 3 * 4;
+}
+
+/* One row of k values into quads `step` apart: 12 in a tile, 4 for a plain row of k up to 4. */
+ES_INLINE void es_tile_fill_row(int16_t *to, int step, const void *x, int bits, int k)
+{
+    int i = 0;
+    for (; i + 4 <= k; i += 4, to += step)
+        for (int j = 0; j < 4; j++)
+            to[j] = (int16_t)es_get(x, bits, i + j);
+    if (i < k)
+        for (int j = 0; j < 4; j++)
+            to[j] = (int16_t)(i + j < k ? es_get(x, bits, i + j) : 0);
+}
+
+/* `rows` rows of k values, `stride` elements apart. */
+ES_INLINE void es_tile_rows(int16_t *tile, const void *x, int bits, int rows, int stride, int k)
+{
+    for (int row = 0; row < rows; row++)
+        es_tile_fill_row(es_tile_row(tile, row, ES_UP(k, 4) / 4), 12, es_at(x, bits, row * stride), bits, k);
+}
+
+/* Geometry of a window over a channels-last image; the border holds `zero`, x's zero point. */
+typedef struct {
+    int height, width, channels;       /* of x */
+    int kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
+    int out_h, out_w, zero;
+} es_window;
+
+/* One window of `depth` channels from `first` on: kernel_h * kernel_w * depth values in that order. */
+ES_INLINE void es_tile_window(
+    int16_t *to, const void *x, int bits, const es_window *g, int oy, int ox, int first, int depth)
+{
+    int k = 0;
+    for (int ky = 0; ky < g->kernel_h; ky++)
+        for (int kx = 0; kx < g->kernel_w; kx++) {
+            int y = oy * g->stride_h - g->pad_top + ky * g->dilation_h;
+            int col = ox * g->stride_w - g->pad_left + kx * g->dilation_w;
+            int inside = y >= 0 && y < g->height && col >= 0 && col < g->width;
+            int at = (y * g->width + col) * g->channels + first;
+            for (int c = 0; c < depth; c++, k++)
+                to[(k >> 2) * 12 + (k & 3)] = (int16_t)(inside ? es_get(x, bits, at + c) : g->zero);
+        }
+    for (; k & 3; k++)
+        to[(k >> 2) * 12 + (k & 3)] = 0;
+}
+
+/* Pixels on demand, for an image that is never held whole: `count` int8 values of image row y from value x on. */
+typedef void es_pixels(void *user, int y, int x, int count, int8_t *out);
+
+/* One patch read through a callback, `line` = scratch of patch_w * channels bytes. */
+ES_INLINE void es_tile_patch(
+    int16_t *to, es_pixels *pixels, void *user, int top, int left, int patch_h, int line_values, int8_t *line)
+{
+    int k = 0;
+    for (int y = 0; y < patch_h; y++) {
+        pixels(user, top + y, left, line_values, line);
+        for (int i = 0; i < line_values; i++, k++)
+            to[(k >> 2) * 12 + (k & 3)] = line[i];
+    }
+    for (; k & 3; k++)
+        to[(k >> 2) * 12 + (k & 3)] = 0;
+}
+
+#endif
