@@ -27,7 +27,8 @@ TOO_MANY_NODES = 200_000
 NESTED = 200
 """Graphs within graphs: twice what protobuf's parser follows."""
 
-MODEL_GRAPH, GRAPH_NODE, NODE_ATTRIBUTE, ATTRIBUTE_GRAPH = 7, 1, 5, 6
+MODEL_GRAPH, GRAPH_NODE, ATTRIBUTE_GRAPH = 7, 1, 6
+NODE_INPUT, NODE_OUTPUT, NODE_KIND, NODE_ATTRIBUTE = 1, 2, 4, 5
 """Field numbers of onnx.proto."""
 
 Maker = Callable[[Path], Path]
@@ -182,9 +183,11 @@ def varint(number: int) -> bytes:
 
 def many_nodes(folder: Path) -> Path:
     """Write a chain of more operators than any network has."""
-    names = ["x", *[f"t{index}" for index in range(TOO_MANY_NODES - 1)], "y"]
-    chain = [NodeProto(op_type="Relu", input=[a], output=[b]) for a, b in pairwise(names)]
-    content = b"".join(field(GRAPH_NODE, each.SerializeToString()) for each in chain)
+    names = [b"x", *[b"t%d" % index for index in range(TOO_MANY_NODES - 1)], b"y"]
+    kind = field(NODE_KIND, b"Relu")
+    content = b"".join(
+        field(GRAPH_NODE, field(NODE_INPUT, a) + field(NODE_OUTPUT, b) + kind) for a, b in pairwise(names)
+    )
     return save(folder, model(graph([])).SerializeToString() + field(MODEL_GRAPH, content))
 
 

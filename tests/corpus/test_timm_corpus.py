@@ -62,6 +62,7 @@ def test_every_layer_scale_and_batchnorm_is_awake() -> None:
     assert any(abs(float(norm.running_mean.mean())) > 0.01 for norm in norms)
 
 
+@pytest.mark.slow
 def test_merged_branches_are_fewer_nodes_of_the_same_answer(tmp_path: Path) -> None:
     from timm_corpus import export, relative_difference
 
