@@ -234,7 +234,7 @@ def compile_elf(
     command = [*compiler.command, *compiler.target_flags(target), optimise, *COMMON, *debug, *DEVICE, *WARNINGS]
     command += [*(f"-I{folder}" for folder in folders), *_data_digest(files, folders), *flags]
     command += ["-Wl,--gc-sections", f"-Wl,-T,{script}"] + ([f"-Wl,-e,{entries[0]}"] if entries else [])
-    command += [*(["-fstack-size-section"] if compiler.name == "zig" else ["-fstack-usage"])]
+    command += ["-fstack-size-section"] if compiler.name == "zig" else []
     _run([*command, *map(str, files), "-o", str(out)], what=f"could not build for {target.name}", where=files)
     return out
 
