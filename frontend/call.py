@@ -1,0 +1,124 @@
+"""What a rule sees of one ONNX node: operands as values, attributes with defaults, and ways to say no."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from ..ir.errors import ModelError
+from ..ir.graph import Array, Graph, Value
+from ..ir.op import Op
+
+Result = Value | tuple[Value, ...]
+
+
+class Refusal(Exception):  # noqa: N818  (collected, and raised together as one Unsupported)
+    """This form of the operator is not supported; the text says which form is meant."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One node about to become ops of the graph."""
+
+    graph: Graph
+    node: NodeProto
+    name: str
+    operands: tuple[Value | None, ...]
+    opset: int
+
+    def __getitem__(self, index: int) -> Value:
+        """Operand `index`, which must be there."""
+        value = self.get(index)
+        if value is None:
+            raise ModelError(f"{self.node.op_type} '{self.name}' has no operand {index}", where=[self.name])
+        return value
+
+    def get(self, index: int) -> Value | None:
+        """Operand `index`, or None."""
+        return self.operands[index] if index < len(self.operands) else None
+
+    @property
+    def x(self) -> Value:
+        """The first operand."""
+        return self[0]
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute; strings as str, lists as tuples."""
+        for attribute in self.node.attribute:
+            if attribute.name == name:
+                value = helper.get_attribute_value(attribute)
+                if isinstance(value, bytes):
+                    return value.decode(errors="replace")
+                return value if isinstance(value, (int, float, str)) else tuple(value)
+        return default
+
+    def array(self, index: int, what: str) -> Array:
+        """The data of a constant operand."""
+        value = self[index]
+        if value.data is None:
+            raise Refusal(f"its {what} must be known at compile time")
+        return value.data
+
+    def ints(self, index: int, what: str) -> tuple[int, ...]:
+        """A constant operand as integers."""
+        return tuple(int(i) for i in self.array(index, what).reshape(-1))
+
+    def setting(self, name: str, index: int, default: Any = None) -> Any:
+        """Integers that older opsets have as an attribute and newer ones as an operand."""
+        return self.ints(index, name) if self.get(index) is not None else self.attr(name, default)
+
+    def require(self, condition: bool, form: str) -> None:
+        """Refuse the node unless the condition holds."""
+        if not condition:
+            raise Refusal(form)
+
+    def add(self, op: Op, *operands: Value | None) -> Any:
+        """Add an op that stands for this node."""
+        return self.graph.add(op, *operands, name=self.name, sources=(self.name,))
+
+    def constant(self, array: Array | float, hint: str) -> Value:
+        """A constant that this node brings along."""
+        return self.graph.constant(np.asarray(array, np.float32), f"{self.name}.{hint}")
+
+    def vector(self, index: int, size: int) -> Value | None:
+        """An optional constant operand as a vector of `size`; a single number is repeated."""
+        value = self.get(index)
+        if value is None or value.shape == (size,) or value.data is None:
+            return value
+        return self.graph.constant(np.ascontiguousarray(np.broadcast_to(value.data.reshape(-1), size)), value.name)
+
+    def reshape(self, x: Value, shape: Sequence[int]) -> Value:
+        """x under another shape; nothing is added when it has that shape."""
+        from ..ir.ops.shape import Reshape
+
+        value: Value = x if x.shape == tuple(shape) else self.add(Reshape(tuple(shape)), x)
+        return value
+
+    def axis(self, axis: int, rank: int) -> int:
+        """An axis counted from the front.
+
+        Raises:
+            ModelError: There is no such axis.
+        """
+        if not -rank <= axis < rank:
+            raise ModelError(f"{self.node.op_type} '{self.name}': axis {axis} is outside a tensor of rank {rank}", where=[self.name])
+        return axis % rank
+
+
+Rule = Callable[[Call], Result]
+RULES: dict[str, Rule] = {}
+"""The operators of the default domain that can be imported, by ONNX name."""
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a function as the import rule of ONNX operators."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register

@@ -1,0 +1,136 @@
+"""Constant folding that changes no bit: what depends on weights and static shapes alone is computed by ONNX Runtime.
+
+The kernels that fold are those that would run, one by one and unfused, so results are equal to the last bit.
+Convolution and BatchNorm, or any two run-time operators, are left as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from ..ir.errors import ModelError
+from ..ir.graph import Array, Type
+from .model import Model, declare, label
+from .reader import STANDARD
+from .shapes import infer
+
+LARGEST = 2**26
+"""Elements of a folded constant; ViT's largest tables have 2^22."""
+
+NEVER = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "If", "Loop", "Scan"}
+)
+BOUNDED = frozenset({"NonZero", "Unique", "Compress"})
+"""Sizes known only when run, but never beyond a few times their operand's."""
+
+
+def fold(model: Model) -> None:
+    """Turn constant subgraphs into weights and drop what nothing reads; the model is changed in place.
+
+    Raises:
+        ModelError: A constant would be absurdly large, or ONNX Runtime cannot compute it.
+    """
+    while True:
+        types = infer(model)
+        _measure(model, types)
+        chosen = _constant_nodes(model, types)
+        if not chosen:
+            break
+        nodes = list(model.graph.node)
+        rest = [node for index, node in enumerate(nodes) if index not in chosen]
+        wanted = {name for node in rest for name in node.input} | {each.name for each in model.graph.output}
+        _evaluate(model, [nodes[index] for index in sorted(chosen)], wanted)
+        _drop(model, rest)
+    _sweep(model)
+
+
+def _drop(model: Model, kept: Sequence[NodeProto]) -> None:
+    nodes = list(kept)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _measure(model: Model, types: dict[str, Type]) -> None:
+    """Answer Shape, Size and Identity of constants without running anything; readers see new weights."""
+    kept = []
+    for node in model.graph.node:
+        source = node.input[0] if node.input else ""
+        if node.op_type in ("Shape", "Size") and node.domain in STANDARD and source in types:
+            shape = types[source].shape
+            cut = {a.name: a.i for a in node.attribute}
+            sizes = shape[slice(cut.get("start", 0), cut.get("end", None))]
+            answer = np.asarray(sizes if node.op_type == "Shape" else math.prod(shape), np.int64)
+            model.weights[node.output[0]] = answer
+        elif node.op_type == "Identity" and source in model.weights:
+            # The same array under a second name: shared weights stay shared.
+            model.weights[node.output[0]] = model.weights[source]
+        else:
+            kept.append(node)
+    _drop(model, kept)
+
+
+def _constant_nodes(model: Model, types: dict[str, Type]) -> set[int]:
+    """Positions of nodes whose operands are constants and whose results have a known and sane size."""
+    known = set(model.weights)
+    chosen: set[int] = set()
+    for index, node in enumerate(model.graph.node):
+        if node.domain not in STANDARD or node.op_type in NEVER or not all(n in known for n in node.input if n):
+            continue
+        outputs = [name for name in node.output if name]
+        if node.op_type not in BOUNDED and not all(name in types for name in outputs):
+            continue
+        for name in outputs:
+            if name in types and types[name].size > LARGEST:
+                shape = types[name].shape
+                raise ModelError(f"the constant '{label(node, index)}' would have the size {shape}", where=[label(node, index)])
+        chosen.add(index)
+        known.update(outputs)
+    return chosen
+
+
+def _evaluate(model: Model, nodes: Sequence[NodeProto], wanted: set[str]) -> None:
+    """Run the constant nodes alone and keep the results that others read."""
+    made = [name for node in nodes for name in node.output if name]
+    results = [name for name in made if name in wanted]
+    operands = sorted({name for node in nodes for name in node.input if name in model.weights})
+    if not results:
+        return
+    inputs = [declare(name, model.weights[name]) for name in operands]
+    outputs = [helper.ValueInfoProto(name=name) for name in results]
+    graph = helper.make_graph(nodes, "constants", inputs, outputs)
+    part = helper.make_model(graph, opset_imports=model.proto.opset_import, ir_version=model.proto.ir_version)
+    arrays = run(part.SerializeToString(), {name: model.weights[name] for name in operands}, [label(n, 0) for n in nodes])
+    model.weights.update(zip(results, arrays, strict=True))
+
+
+def run(model: bytes, feeds: dict[str, Array], names: Sequence[str]) -> list[Array]:
+    """Outputs of a model under ONNX Runtime with every optimisation off, on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return list(session.run(None, feeds))
+    except Exception as error:  # its exceptions share no base class
+        raise ModelError(
+            "constants of the model cannot be computed", where=names, why=str(error), do="export the model again"
+        ) from error
+
+
+def _sweep(model: Model) -> None:
+    """Drop nodes and weights that no output depends on."""
+    live = {each.name for each in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if live.intersection(node.output):
+            kept.append(node)
+            live.update(node.input)
+    _drop(model, kept[::-1])
+    model.weights = {name: array for name, array in model.weights.items() if name in live}

@@ -1,0 +1,110 @@
+"""ONNX nodes become ops of the graph, one rule each; what no rule takes is reported in one error."""
+
+from __future__ import annotations
+
+from ..ir.errors import Unsupported
+from ..ir.graph import Graph, Type, Value
+from ..ir.ops.shape import Reshape
+from .call import RULES, Call, Refusal
+from .model import Model, label
+from .reader import STANDARD
+from .shapes import infer
+
+HINTS = {
+    "If": "export in evaluation mode with fixed shapes, so that no control flow remains",
+    "Loop": "export in evaluation mode with fixed shapes, so that no control flow remains",
+    "QuantizeLinear": "give the float model; quantisation is done here",
+    "DequantizeLinear": "give the float model; quantisation is done here",
+    "Where": "export in evaluation mode with fixed shapes, so that masks become constants",
+}
+
+
+def build(model: Model) -> Graph:
+    """The graph of a folded model.
+
+    Raises:
+        Unsupported: Operators, or forms of them, that no rule takes: all at once.
+        ShapeError: Operands do not fit.
+    """
+    from . import rules  # noqa: F401  (importing the families fills the table)
+
+    _known_operators(model)
+    return _Builder(model).build()
+
+
+def _known_operators(model: Model) -> None:
+    missing: dict[str, list[str]] = {}
+    for index, node in enumerate(model.graph.node):
+        standard = node.domain in STANDARD
+        if not standard or node.op_type not in RULES:
+            kind = node.op_type if standard else f"{node.domain}.{node.op_type}"
+            missing.setdefault(kind, []).append(label(node, index))
+    if missing:
+        hints = [HINTS[kind] for kind in missing if kind in HINTS]
+        raise Unsupported(
+            f"the model has operators that are not supported: {', '.join(sorted(missing))}",
+            where=[name for names in missing.values() for name in names],
+            why="; ".join(f"{kind} ({len(names)})" for kind, names in sorted(missing.items())),
+            do="; ".join(dict.fromkeys(hints)) or "replace these layers before the export, or fix the shapes so that they fold",
+        )
+
+
+class _Builder:
+    """One import: values by their ONNX names, and what was refused on the way."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.graph = Graph(model.name)
+        self.values: dict[str, Value] = {}
+        self.constants: dict[int, Value] = {}
+        self.refused: dict[str, str] = {}
+        self.types: dict[str, Type] | None = None
+
+    def build(self) -> Graph:
+        for each in self.model.graph.input:
+            shape = tuple(d.dim_value for d in each.type.tensor_type.shape.dim)
+            self.values[each.name] = self.graph.input(each.name, Type("float32", shape))
+        for index, node in enumerate(self.model.graph.node):
+            operands = tuple(self._operand(name) if name else None for name in node.input)
+            call = Call(self.graph, node, label(node, index), operands, self.model.opset)
+            try:
+                result = RULES[node.op_type](call)
+            except Refusal as refusal:
+                self.refused[call.name] = f"{node.op_type} '{call.name}': {refusal}"
+                result = self._stand_ins(call)
+            self.values.update(zip(node.output, result if isinstance(result, tuple) else (result,), strict=False))
+        if self.refused:
+            raise Unsupported(
+                "the model has forms of operators that are not supported",
+                where=self.refused,
+                why="; ".join(self.refused.values()),
+                do="change these layers before the export",
+            )
+        for each in self.model.graph.output:
+            self._output(each.name)
+        return self.graph
+
+    def _operand(self, name: str) -> Value:
+        if name not in self.values:
+            array = self.model.weights[name]
+            if id(array) not in self.constants:
+                self.constants[id(array)] = self.graph.constant(array, name)
+            self.values[name] = self.constants[id(array)]
+        return self.values[name]
+
+    def _stand_ins(self, call: Call) -> tuple[Value, ...]:
+        """Inputs in place of a refused node's results, so that the refusals after it are found as well."""
+        self.types = self.types or infer(self.model)
+        if not all(name in self.types for name in call.node.output if name):
+            raise Unsupported("the model has a form of an operator that is not supported", where=self.refused,
+                              why="; ".join(self.refused.values()), do="change this layer before the export")  # fmt: skip
+        return tuple(self.graph.input(name, self.types[name]) for name in call.node.output)
+
+    def _output(self, name: str) -> None:
+        value = self._operand(name)
+        taken = value.producer is None or any(value is other for other in self.graph.outputs)
+        if taken:  # an output has a name and storage of its own
+            value = self.graph.add(Reshape(value.shape), value, name=name)
+        self.graph.output(value, name)
+
+

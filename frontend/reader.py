@@ -1,0 +1,160 @@
+"""Reading a file that may be broken or hostile: every doubt becomes a ModelError before anything is computed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
+
+from ..ir.errors import ModelError
+from ..ir.graph import Array
+from .model import Model, declare, label
+from .tensors import decode
+
+OLDEST_OPSET = 11
+MOST_NODES = 100_000
+MOST_BYTES = 2**31 - 1
+STANDARD = ("", "ai.onnx")
+
+
+def read(path: Path) -> Model:
+    """Read and check an ONNX file; local functions are inlined, weights and Constant nodes become arrays.
+
+    Raises:
+        ModelError: The file cannot be read or is no sound model.
+    """
+    proto = _parse(path)
+    opset = _opset(proto, path)
+    count = len(proto.graph.node)
+    if count > MOST_NODES:
+        raise ModelError(f"the model has {count} nodes", where=[str(path)], why=f"at most {MOST_NODES} nodes are read")
+    if not proto.graph.output:
+        raise ModelError("the model has no output", where=[str(path)], do="export it with at least one output")
+    proto = _inline(proto, path)
+    weights = _weights(proto.graph, path.parent)
+    for opset_import in proto.opset_import:
+        opset_import.domain = "" if opset_import.domain in STANDARD else opset_import.domain
+    model = Model(path.stem, proto, weights, opset)
+    _check(model, path)
+    _lift_constants(model, path.parent)
+    return model
+
+
+def _parse(path: Path) -> ModelProto:
+    if not path.is_file():
+        raise ModelError(f"there is no file '{path}'", where=[str(path)], do="check the path")
+    if path.stat().st_size > MOST_BYTES:
+        raise ModelError(f"'{path.name}' is larger than 2 GiB", where=[str(path)], do="store the weights as external data")
+    again = "export the model again, or copy the file again in binary mode"
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise ModelError(f"'{path.name}' is not an ONNX model", where=[str(path)], why=str(error), do=again) from error
+    except OSError as error:
+        raise ModelError(f"'{path.name}' cannot be read", where=[str(path)], why=str(error)) from error
+    if not proto.HasField("graph"):
+        raise ModelError(f"'{path.name}' holds no graph", where=[str(path)], do=again)
+    return proto
+
+
+def _opset(proto: ModelProto, path: Path) -> int:
+    versions = [each.version for each in proto.opset_import if each.domain in STANDARD]
+    newest = int(onnx.defs.onnx_opset_version())
+    if len(versions) != 1 or not OLDEST_OPSET <= versions[0] <= newest:
+        found = ", ".join(map(str, versions)) or "none"
+        raise ModelError(
+            f"the model's opset is {found}",
+            where=[str(path)],
+            why=f"opsets {OLDEST_OPSET} to {newest} are read",
+            do=f"export with opset_version between {OLDEST_OPSET} and {newest}, or use onnx.version_converter",
+        )
+    return versions[0]
+
+
+def _inline(proto: ModelProto, path: Path) -> ModelProto:
+    """Replace calls of local functions by their bodies, once it is sure that this ends."""
+    if not proto.functions:
+        return proto
+    calls = {(f.domain, f.name): {(n.domain, n.op_type) for n in f.node} for f in proto.functions}
+    while calls:
+        leaves = [key for key, called in calls.items() if not called & calls.keys()]
+        if not leaves:
+            names = [name for _, name in calls]
+            raise ModelError(f"the functions {', '.join(names)} call themselves", where=names, do="export without functions")
+        for key in leaves:
+            del calls[key]
+    inlined: ModelProto = onnx.inliner.inline_local_functions(proto)
+    if len(inlined.graph.node) > MOST_NODES:
+        raise ModelError(f"with its functions the model has {len(inlined.graph.node)} nodes", where=[str(path)])
+    return inlined
+
+
+def _weights(graph: GraphProto, folder: Path) -> dict[str, Array]:
+    """Take the initialisers out of the graph; an input of the same name is only their default (IR version 3)."""
+    if graph.sparse_initializer:
+        names = [tensor.values.name for tensor in graph.sparse_initializer]
+        raise ModelError("sparse weights are not read", where=names, do="export dense weights")
+    weights: dict[str, Array] = {}
+    for tensor in graph.initializer:
+        if tensor.name in weights:
+            raise ModelError(f"the weight '{tensor.name}' is there twice", where=[tensor.name])
+        weights[tensor.name] = decode(tensor, folder)
+    graph.ClearField("initializer")
+    _keep(graph, "input", [each for each in graph.input if each.name not in weights])
+    return weights
+
+
+def _keep(graph: GraphProto, field: str, kept: Iterable[object]) -> None:
+    items = list(kept)
+    graph.ClearField(field)  # type: ignore[arg-type]
+    getattr(graph, field).extend(items)
+
+
+def _check(model: Model, path: Path) -> None:
+    """Let ONNX judge the structure: names, order, attributes, operand counts."""
+    for index, node in enumerate(model.graph.node):
+        if any(attribute.ref_attr_name for attribute in node.attribute):
+            raise ModelError(f"'{label(node, index)}' refers to an attribute of no function", where=[label(node, index)])
+    structure = ModelProto()
+    structure.CopyFrom(model.proto)
+    structure.graph.input.extend(declare(name, array) for name, array in model.weights.items())
+    try:
+        onnx.checker.check_model(structure)
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
+        why = str(error).strip()
+        raise ModelError("ONNX's checker refuses the model", where=[str(path)], why=why, do="export it again") from error
+    written = Counter(name for node in model.graph.node for name in node.output if name)
+    known = {*written, *model.weights, *(each.name for each in model.graph.input)}
+    lost = [each.name for each in model.graph.output if each.name not in known]
+    if lost:
+        raise ModelError(f"nothing computes the output '{lost[0]}'", where=lost, do="export it again")
+
+
+def _lift_constants(model: Model, folder: Path) -> None:
+    kept = []
+    for index, node in enumerate(model.graph.node):
+        if node.op_type == "Constant" and node.domain in STANDARD:
+            model.weights[node.output[0]] = _constant(node, label(node, index), folder)
+        else:
+            kept.append(node)
+    _keep(model.graph, "node", kept)
+
+
+def _constant(node: NodeProto, name: str, folder: Path) -> Array:
+    attribute: AttributeProto = node.attribute[0]
+    if attribute.name == "value":
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(attribute.t)
+        tensor.name = node.output[0]
+        return decode(tensor, folder)
+    if attribute.name in ("value_float", "value_floats"):
+        return np.asarray(helper.get_attribute_value(attribute), np.float32)
+    if attribute.name in ("value_int", "value_ints"):
+        return np.asarray(helper.get_attribute_value(attribute), np.int64)
+    raise ModelError(f"the constant '{name}' holds no dense numbers", where=[name], do="export dense constants")

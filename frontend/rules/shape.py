@@ -1,0 +1,152 @@
+"""Operators that move elements: layout, joining, cutting."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...ir.errors import ModelError
+from ...ir.graph import Value
+from ...ir.ops import shape as ops
+from ..call import Call, Result, rule
+
+
+@rule("Reshape")
+def reshape(call: Call) -> Result:
+    """0 copies a size and -1 is what remains."""
+    x, asked = call.x, list(call.ints(1, "shape"))
+    if not call.attr("allowzero", 0):
+        asked = [x.shape[i] if n == 0 and i < len(x.shape) else n for i, n in enumerate(asked)]
+    if asked.count(-1) == 1:
+        rest = math.prod(n for n in asked if n != -1)
+        asked[asked.index(-1)] = math.prod(x.shape) // max(rest, 1)
+    result: Value = call.add(ops.Reshape(tuple(asked)), x)
+    return result
+
+
+@rule("Flatten")
+def flatten(call: Call) -> Result:
+    """To a matrix, split at `axis`."""
+    axis, rank = call.attr("axis", 1), len(call.x.shape)
+    axis = axis + rank if axis < 0 else axis
+    return call.reshape(call.x, (math.prod(call.x.shape[:axis]), math.prod(call.x.shape[axis:])))
+
+
+@rule("Squeeze")
+def squeeze(call: Call) -> Result:
+    """Axes are an attribute up to opset 12 and an operand after."""
+    x = call.x
+    axes = call.setting("axes", 1)
+    gone = {i for i, n in enumerate(x.shape) if n == 1} if axes is None else {call.axis(a, len(x.shape)) for a in axes}
+    return call.reshape(x, [n for i, n in enumerate(x.shape) if i not in gone])
+
+
+@rule("Unsqueeze")
+def unsqueeze(call: Call) -> Result:
+    """Axes count in the result."""
+    axes = call.setting("axes", 1, ())
+    rank = len(call.x.shape) + len(axes)
+    new, sizes = {call.axis(a, rank) for a in axes}, iter(call.x.shape)
+    return call.reshape(call.x, [1 if i in new else next(sizes) for i in range(rank)])
+
+
+@rule("Transpose")
+def transpose(call: Call) -> Result:
+    """All axes backwards unless told."""
+    perm = call.attr("perm", tuple(reversed(range(len(call.x.shape)))))
+    result: Value = call.add(ops.Transpose(perm), call.x)
+    return result
+
+
+@rule("Concat")
+def concat(call: Call) -> Result:
+    """Along an axis."""
+    operands = [call[i] for i in range(len(call.operands))]
+    axis = call.axis(call.attr("axis"), len(operands[0].shape))
+    result: Value = operands[0] if len(operands) == 1 else call.add(ops.Concat(axis), *operands)
+    return result
+
+
+@rule("Split")
+def split(call: Call) -> Result:
+    """Sizes are an attribute up to opset 12 and an operand after; without them pieces are equal, the last one less."""
+    x, pieces = call.x, len(call.node.output)
+    axis = call.axis(call.attr("axis", 0), len(x.shape))
+    sizes = call.setting("split", 1)
+    if sizes is None:
+        each = -(-x.shape[axis] // pieces)
+        sizes = (each,) * (pieces - 1) + (x.shape[axis] - each * (pieces - 1),)
+    result: Value | tuple[Value, ...] = call.add(ops.Split(axis, tuple(sizes)), x)
+    return result
+
+
+@rule("Slice")
+def cut(call: Call) -> Result:
+    """Bounds far outside mean the end."""
+    x = call.x
+    starts, ends = call.ints(1, "starts"), call.ints(2, "ends")
+    axes = call.ints(3, "axes") if call.get(3) is not None else tuple(range(len(starts)))
+    steps = call.ints(4, "steps") if call.get(4) is not None else (1,) * len(starts)
+    axes = tuple(call.axis(a, len(x.shape)) for a in axes)
+    result: Value = call.add(ops.Slice(starts, ends, axes, steps), x)
+    return result
+
+
+@rule("Gather")
+def gather(call: Call) -> Result:
+    """With indices known at compile time."""
+    x, indices = call.x, call.array(1, "indices")
+    axis = call.axis(call.attr("axis", 0), len(x.shape))
+    size = x.shape[axis]
+    if indices.size and not -size <= indices.min() <= indices.max() < size:
+        raise ModelError(f"Gather '{call.name}': an index is outside the {size} of axis {axis}", where=[call.name])
+    result: Value = call.add(ops.Gather(axis), x, call[1])
+    return result
+
+
+@rule("Expand")
+def expand(call: Call) -> Result:
+    """Broadcast both ways, as ONNX has it."""
+    x, asked = call.x, call.ints(1, "shape")
+    result: Value = call.add(ops.Expand(tuple(np.broadcast_shapes(x.shape, asked))), x)
+    return result
+
+
+@rule("Tile")
+def tile(call: Call) -> Result:
+    """Copies one after the other."""
+    x = call.x
+    for axis, count in enumerate(call.ints(1, "repeats")):
+        x = call.add(ops.Concat(axis), *[x] * count) if count != 1 else x
+    return x
+
+
+@rule("Pad")
+def pad(call: Call) -> Result:
+    """A border of one value."""
+    x, mode = call.x, call.attr("mode", "constant")
+    call.require(mode == "constant", f"mode {mode}; constant is")
+    amounts = call.ints(1, "pads")
+    value = float(call.array(2, "value").reshape(())) if call.get(2) is not None else 0.0
+    rank = len(x.shape)
+    axes = [call.axis(a, rank) for a in (call.ints(3, "axes") if call.get(3) is not None else range(rank))]
+    full = [0] * (2 * rank)
+    for i, axis in enumerate(axes):
+        full[axis], full[rank + axis] = amounts[i], amounts[len(axes) + i]
+    result: Value = call.add(ops.Pad(tuple(full), value), x)
+    return result
+
+
+@rule("DepthToSpace", "SpaceToDepth")
+def pixel_shuffle(call: Call) -> Result:
+    """Blocks of pixels from channels, or into them: a transposition of finer axes."""
+    b, c, h, w = call.x.shape
+    n = call.attr("blocksize")
+    if call.node.op_type == "SpaceToDepth":
+        fine, perm, shape = (b, c, h // n, n, w // n, n), (0, 3, 5, 1, 2, 4), (b, c * n * n, h // n, w // n)
+    elif call.attr("mode", "DCR") == "DCR":
+        fine, perm, shape = (b, n, n, c // n**2, h, w), (0, 3, 4, 1, 5, 2), (b, c // n**2, h * n, w * n)
+    else:
+        fine, perm, shape = (b, c // n**2, n, n, h, w), (0, 1, 4, 2, 5, 3), (b, c // n**2, h * n, w * n)
+    return call.reshape(call.add(ops.Transpose(perm), call.reshape(call.x, fine)), shape)

@@ -1,0 +1,124 @@
+"""Static shapes: symbolic input dimensions are bound, and ONNX's inference carries them through the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import ValueInfoProto
+
+from ..ir.errors import ModelError, UsageError
+from ..ir.graph import Type
+from .model import Model, dtype_of
+
+Dimension = int | str
+"""A size, or the symbol the file has in its place ("?" for none)."""
+
+
+def bind(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give every input a static shape; a symbolic batch (axis 0) is 1 unless told otherwise.
+
+    Raises:
+        UsageError: A given shape contradicts the file.
+        ModelError: A dimension is open, or an input is no float32 tensor.
+    """
+    inputs = {each.name: each for each in model.graph.input}
+    for name in shapes:
+        if name not in inputs:
+            raise UsageError(f"the model has no input '{name}'", do=f"its inputs are: {', '.join(inputs)}")
+    declared = {name: _declared(each) for name, each in inputs.items()}
+    symbols: dict[str, int] = {}
+    for name, given in shapes.items():
+        _agree(name, declared[name], given, symbols)
+    open_ones = []
+    for name, dimensions in declared.items():
+        shape = shapes.get(name) or tuple(_size(d, axis, symbols, declared) for axis, d in enumerate(dimensions))
+        if 0 in shape:
+            open_ones.append((name, dimensions))
+        _set_shape(inputs[name], shape)
+    if open_ones:
+        _ask(open_ones)
+    # What the exporter noted down was for its own example shapes.
+    model.graph.ClearField("value_info")
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+
+
+def infer(model: Model) -> dict[str, Type]:
+    """The type of every tensor whose shape ONNX can tell, constants' values taken into account."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model.skeleton(), check_type=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ModelError("operands do not fit their operators", why=str(error).strip(), do="export the model again") from error
+    types = {name: Type(array.dtype.name, array.shape) for name, array in model.weights.items()}
+    for each in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
+        dimensions = _dimensions(each)
+        if dimensions is not None and all(isinstance(d, int) for d in dimensions):
+            sizes = tuple(d for d in dimensions if isinstance(d, int))
+            types[each.name] = Type(dtype_of(each.type.tensor_type.elem_type), sizes)
+    return types
+
+
+def _dimensions(each: ValueInfoProto) -> tuple[Dimension, ...] | None:
+    if not each.type.HasField("tensor_type") or not each.type.tensor_type.HasField("shape"):
+        return None
+    return tuple(d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in each.type.tensor_type.shape.dim)
+
+
+def _declared(each: ValueInfoProto) -> tuple[Dimension, ...]:
+    dtype = dtype_of(each.type.tensor_type.elem_type) if each.type.HasField("tensor_type") else "no tensor"
+    if dtype != "float32":
+        raise ModelError(
+            f"the input '{each.name}' is of type {dtype}", where=[each.name],
+            why="inputs are float32 images or features", do="export the model with a float32 input",
+        )  # fmt: skip
+    dimensions = _dimensions(each)
+    if dimensions is None:
+        raise ModelError(f"the input '{each.name}' has no declared rank", where=[each.name], do="export it with a shape")
+    return dimensions
+
+
+def _agree(name: str, dimensions: tuple[Dimension, ...], given: tuple[int, ...], symbols: dict[str, int]) -> None:
+    fits = len(given) == len(dimensions) and all(n > 0 for n in given)
+    for declared, size in zip(dimensions, given, strict=False):
+        expected = declared if isinstance(declared, int) else symbols.get(declared, size)
+        fits = fits and expected == size
+        if isinstance(declared, str) and declared != "?":
+            symbols[declared] = size
+    if not fits:
+        asked, has = "x".join(map(str, given)), "x".join(map(str, dimensions))
+        raise UsageError(f"the shape {asked} does not fit the input '{name}', which is {has}", where=[name])
+
+
+def _size(
+    dimension: Dimension, axis: int, symbols: Mapping[str, int], declared: Mapping[str, tuple[Dimension, ...]]
+) -> int:
+    """The size of a dimension, 0 when it stays open."""
+    if isinstance(dimension, int):
+        return dimension
+    if dimension in symbols:
+        return symbols[dimension]
+    elsewhere = dimension != "?" and any(dimension in shape[1:] for shape in declared.values())
+    return 1 if axis == 0 and not elsewhere else 0
+
+
+def _set_shape(each: ValueInfoProto, shape: tuple[int, ...]) -> None:
+    each.type.tensor_type.ClearField("shape")
+    each.type.tensor_type.shape.SetInParent()
+    for size in shape:
+        each.type.tensor_type.shape.dim.add().dim_value = size
+
+
+def _ask(open_ones: list[tuple[str, tuple[Dimension, ...]]]) -> None:
+    what = "; ".join(f"'{name}' is {'x'.join(map(str, dimensions))}" for name, dimensions in open_ones)
+    examples = []
+    for name, dimensions in open_ones:
+        usual = {4: (1, 3, 224, 224)}.get(len(dimensions), (1,) * len(dimensions))
+        sizes = [d if isinstance(d, int) else n for d, n in zip(dimensions, usual, strict=True)]
+        examples.append(f"--shape {name}={'x'.join(map(str, sizes))}")
+    raise ModelError(
+        f"input sizes are open: {what}",
+        where=[name for name, _ in open_ones],
+        why="a device's memory is planned for fixed shapes",
+        do=f"give them, for instance {' '.join(examples)}",
+    )
