@@ -15,6 +15,7 @@
 /* Scores and exponentials share memory. */
 typedef int32_t __attribute__((may_alias)) es_score;
 typedef int16_t __attribute__((may_alias)) es_weight;
+typedef uint32_t __attribute__((may_alias)) es_weight_pair; /* little-endian: the first weight in the low half */
 
 typedef struct {
     es_score *scores;
@@ -57,7 +58,7 @@ typedef struct {
     int bias_shift;
 } es_exponent;
 
-ES_INLINE int32_t es_exponential(int32_t gap, const es_exponent *x)
+ES_INLINE uint32_t es_exponential(int32_t gap, const es_exponent *x)
 {
     int32_t z = es_high(es_lift(gap, x->pre), x->mz);
 #if ES_DSP
@@ -65,7 +66,7 @@ ES_INLINE int32_t es_exponential(int32_t gap, const es_exponent *x)
 #else
     z = ES_MIN(z, 4095);
 #endif
-    return x->table[z & 255] >> (z >> 8);
+    return (uint32_t)x->table[z & 255] >> (z >> 8);
 }
 
 /* One row of m scores to exponentials in quads 12 apart, padded with zeros; returns their sum. */
@@ -73,26 +74,32 @@ ES_INLINE int32_t es_exponentials(es_score *scores, int m, const es_exponent *x,
 {
     int32_t largest = INT32_MIN, sum = 0;
     int j = 0;
-    for (int i = 0; i < m; i++) {
-        if (bias)
+    if (bias)
+        for (int i = 0; i < m; i++)
             scores[i] += es_lift(bias[i], x->bias_shift);
-        largest = ES_MAX(largest, scores[i]);
-    }
-    for (; j + 4 <= m; j += 4, out += 12) {
+    for (; j + 4 <= m; j += 4) {
         int32_t s0 = scores[j], s1 = scores[j + 1], s2 = scores[j + 2], s3 = scores[j + 3];
-        int32_t e0 = es_exponential(largest - s0, x), e1 = es_exponential(largest - s1, x);
-        int32_t e2 = es_exponential(largest - s2, x), e3 = es_exponential(largest - s3, x);
-        sum += e0 + e1 + e2 + e3;
-        out[0] = (es_weight)e0;
-        out[1] = (es_weight)e1;
-        out[2] = (es_weight)e2;
-        out[3] = (es_weight)e3;
+        largest = ES_MAX(largest, s0);
+        largest = ES_MAX(largest, s1);
+        largest = ES_MAX(largest, s2);
+        largest = ES_MAX(largest, s3);
+    }
+    for (; j < m; j++)
+        largest = ES_MAX(largest, scores[j]);
+    for (j = 0; j + 4 <= m; j += 4, out += 12) {
+        int32_t s0 = scores[j], s1 = scores[j + 1], s2 = scores[j + 2], s3 = scores[j + 3];
+        uint32_t e0 = es_exponential(largest - s0, x), e1 = es_exponential(largest - s1, x);
+        uint32_t e2 = es_exponential(largest - s2, x), e3 = es_exponential(largest - s3, x);
+        uint32_t first = e0 | e1 << 16, second = e2 | e3 << 16;
+        sum = es_add_pair(second, es_add_pair(first, sum));
+        ((es_weight_pair *)out)[0] = first;
+        ((es_weight_pair *)out)[1] = second;
     }
     if (j < m) {
-        int32_t e[4] = {0, 0, 0, 0};
+        uint32_t e[4] = {0, 0, 0, 0};
         for (int i = 0; i < m - j; i++) {
             e[i] = es_exponential(largest - scores[j + i], x);
-            sum += e[i];
+            sum += (int32_t)e[i];
         }
         for (int i = 0; i < 4; i++)
             out[i] = (es_weight)e[i];

@@ -35,6 +35,27 @@ ES_INLINE void es_conv(
     }
 }
 
+/* All channels of one output pixel; `inside`: the window lies within the image, so that no value is tested. */
+ES_INLINE void es_depthwise_pixel(
+    const void *x, int bits, const es_window *g, int top, int left, int inside, const int8_t *w, const int32_t *bias,
+    const es_to_rows *to, int pixel)
+{
+    const int line = g->width * g->channels, corner = top * line + left * g->channels;
+    for (int c = 0; c < g->channels; c++) {
+        int32_t acc = bias[c];
+        for (int ky = 0; ky < g->kernel_h; ky++)
+            for (int kx = 0; kx < g->kernel_w; kx++) {
+                int at = corner + ky * g->dilation_h * line + kx * g->dilation_w * g->channels + c;
+                int y = top + ky * g->dilation_h, col = left + kx * g->dilation_w;
+                int32_t value = g->zero;
+                if (inside || (y >= 0 && y < g->height && col >= 0 && col < g->width))
+                    value = es_get(x, bits, at);
+                acc += value * w[(ky * g->kernel_w + kx) * g->channels + c];
+            }
+        es_put(to->out, to->bits, pixel * to->stride + c, es_value(&to->scale, acc, to->scale.mult[c]));
+    }
+}
+
 /* One kernel per channel, w [kernel_h, kernel_w, channels]; bias, mult one per channel. */
 ES_INLINE void es_depthwise(
     const void *x, int bits, const es_window *g, const int8_t *w, const int32_t *bias, const es_to_rows *to)
@@ -42,19 +63,11 @@ ES_INLINE void es_depthwise(
     for (int oy = 0, pixel = 0; oy < g->out_h; oy++)
         for (int ox = 0; ox < g->out_w; ox++, pixel++) {
             int top = oy * g->stride_h - g->pad_top, left = ox * g->stride_w - g->pad_left;
-            int whole = top >= 0 && left >= 0 && top + (g->kernel_h - 1) * g->dilation_h < g->height
-                        && left + (g->kernel_w - 1) * g->dilation_w < g->width;
-            for (int c = 0; c < g->channels; c++) {
-                int32_t acc = bias[c];
-                for (int ky = 0; ky < g->kernel_h; ky++)
-                    for (int kx = 0; kx < g->kernel_w; kx++) {
-                        int y = top + ky * g->dilation_h, col = left + kx * g->dilation_w;
-                        int inside = whole || (y >= 0 && y < g->height && col >= 0 && col < g->width);
-                        int32_t value = inside ? es_get(x, bits, (y * g->width + col) * g->channels + c) : g->zero;
-                        acc += value * w[(ky * g->kernel_w + kx) * g->channels + c];
-                    }
-                es_put(to->out, to->bits, pixel * to->stride + c, es_value(&to->scale, acc, to->scale.mult[c]));
-            }
+            if (top >= 0 && left >= 0 && top + (g->kernel_h - 1) * g->dilation_h < g->height
+                && left + (g->kernel_w - 1) * g->dilation_w < g->width)
+                es_depthwise_pixel(x, bits, g, top, left, 1, w, bias, to, pixel);
+            else
+                es_depthwise_pixel(x, bits, g, top, left, 0, w, bias, to, pixel);
         }
 }
 

@@ -69,6 +69,29 @@ ES_INLINE int32_t es_saturate(int32_t value, int bits)
     return es_clamp(value, es_low(bits), -1 - es_low(bits));
 }
 
+/* sat16(value >> 14): one SSAT. */
+ES_INLINE int32_t es_narrow14(int32_t value)
+{
+#if ES_DSP
+    int32_t narrow;
+    __asm__("ssat %0, #16, %1, asr #14" : "=r"(narrow) : "r"(value));
+    return narrow;
+#else
+    return es_saturate(value >> 14, 16);
+#endif
+}
+
+/* sum + a + b, where pair = a | b << 16 holds two int16. */
+ES_INLINE int32_t es_add_pair(uint32_t pair, int32_t sum)
+{
+#if ES_DSP
+    __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(pair), "r"(0x00010001));
+    return sum;
+#else
+    return sum + (int16_t)(pair & 0xFFFFu) + (int16_t)(pair >> 16);
+#endif
+}
+
 /* zero + (((acc << pre) * mult + 2^31) >> 32), not yet clamped. */
 ES_INLINE int32_t es_requant(int32_t acc, int32_t mult, int pre, int32_t zero)
 {
