@@ -55,6 +55,7 @@ class _Builder:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.graph = Graph(model.name)
+        self.graph.metadata.update({entry.key: entry.value for entry in model.proto.metadata_props})
         self.values: dict[str, Value] = {}
         self.constants: dict[int, Value] = {}
         self.refused: dict[str, str] = {}
