@@ -1,0 +1,143 @@
+"""The command line: verbs and options. What a verb finds is plain data, printed for people or given as JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__, console, driver
+from .ir.errors import EdgesmithError
+
+__all__ = ["commands", "main"]
+
+Data = dict[str, Any]
+Named = tuple[str, tuple[int, ...]]
+UNITS = {"": 1, "B": 1, "K": 1024, "KIB": 1024, "M": 1024**2, "MIB": 1024**2}
+FILE = click.Path(path_type=Path)
+
+
+class Bytes(click.ParamType):
+    """A number of bytes: 262144, 256K, 0.5M."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the text."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", value.strip())
+        if not found or found[2].upper() not in UNITS or not float(found[1]):
+            self.fail(f"'{value}' is not a size; write for example 262144, 256K or 0.5M", param, ctx)
+        return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+class Shape(click.ParamType):
+    """The full shape of one input: x=1x3x224x224."""
+
+    name = "name=AxBxC"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Named:
+        """Split the text."""
+        name, sign, sizes = value.rpartition("=")
+        if not sign or not name or not re.fullmatch(r"[1-9]\d*([x,][1-9]\d*)*", sizes):
+            self.fail(f"'{value}' is not a shape; write for example x=1x3x224x224", param, ctx)
+        return name, tuple(int(size) for size in re.split("[x,]", sizes))
+
+
+def verb(function: Callable[..., Data]) -> Callable[..., None]:
+    """Make a command of a function that returns plain data; errors of the contract end in their own exit codes."""
+
+    @functools.wraps(function)
+    def run(json_: bool, **options: Any) -> None:
+        try:
+            data = function(**options)
+        except EdgesmithError as error:
+            if json_:
+                click.echo(json.dumps(error.json(), indent=2))
+            else:
+                console.error(error)
+            sys.exit(error.exit_code)
+        if json_:
+            click.echo(json.dumps(data, indent=2))
+        else:
+            getattr(console, function.__name__)(data)
+
+    return click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")(run)
+
+
+SHAPES = click.option("--shape", "shapes", type=Shape(), multiple=True, help="Full shape of an input, once for each.")
+
+
+@click.group(name="edgesmith", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def commands() -> None:
+    """Compile ONNX vision transformers for microcontrollers and phones."""
+
+
+@commands.command()
+@click.argument("model", type=FILE)
+@click.option("--target", required=True, help="A device (see `edgesmith targets`), or a .toml file of your own.")
+@click.option("-o", "--out", type=FILE, required=True, help="Folder to write; a previous artifact there is replaced.")
+@click.option("--calibration", type=FILE, help="Typical inputs, .npz or .npy. Without: noise, and no word on accuracy.")
+@SHAPES
+@click.option("--ram", type=Bytes(), help="RAM budget instead of the target's own, for example 256K.")
+@click.option("--stream", type=click.Choice(["auto", "int8", "int16"]), default="auto", show_default=True,
+              help="Precision of the tokens between blocks.")  # fmt: skip
+@click.option("--check/--no-check", default=True, show_default=True, help="Run the result and compare it bit for bit.")
+@verb
+def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
+    """Turn an ONNX model into a C library that fits a device."""
+    with console.progress() as progress:
+        artifact = driver.compile(model, shapes=dict(shapes), progress=progress, **options)
+    return {"folder": str(artifact.folder), **artifact.manifest}
+
+
+@commands.command()
+@click.argument("artifact", type=FILE)
+@click.option("--on", default="emulator", show_default=True, help="Where to run it (see `edgesmith doctor`).")
+@click.option("--inputs", type=FILE, help="Inputs as .npy or .npz. Without: the samples kept in the artifact.")
+@click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Samples to run at most.")
+@click.option("--check", is_flag=True, help="Compare with the integer reference, bit for bit.")
+@click.option("--save", type=FILE, help="Write the outputs to this .npz.")
+@verb
+def run(artifact: Path, **options: Any) -> Data:
+    """Run an artifact in the emulator or on this computer."""
+    with console.progress() as progress:
+        return driver.run(artifact, progress=progress, **options).json()
+
+
+@commands.command()
+@click.argument("model", type=FILE)
+@SHAPES
+@click.option("--after", metavar="PASS", help="Stop after this pass. Default: after recognition.")
+@verb
+def show(model: Path, shapes: tuple[Named, ...], after: str | None) -> Data:
+    """Print a model as the compiler sees it."""
+    return driver.show(model, shapes=dict(shapes), after=after)
+
+
+@commands.command()
+@verb
+def targets() -> Data:
+    """List the devices and their budgets."""
+    return driver.targets()
+
+
+@commands.command()
+@click.option("--build", is_flag=True, help="Also compile a probe for every device.")
+@verb
+def doctor(build: bool) -> Data:
+    """Tell what works on this computer, and why the rest does not."""
+    return driver.doctor(build=build)
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    commands()

@@ -1,0 +1,180 @@
+"""Printing for people: one printer a verb, of the same name, from the same data that --json gives to programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import rich.box
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+
+from .ir.errors import EdgesmithError
+
+__all__ = ["Progress", "compile", "doctor", "error", "progress", "run", "show", "targets"]
+
+Data = Mapping[str, Any]
+OUT = Console(highlight=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Progress:
+    """Says on stderr which stage runs, and when it has ended how long it took."""
+
+    def __init__(self, status: Status | None) -> None:
+        """Animate `status` where there is a terminal; without, print a line a stage."""
+        self._status, self._stage, self._began = status, "", 0.0
+
+    def __call__(self, stage: str) -> None:
+        """Begin a stage, or update its text when only the part after ': ' differs; "" ends the last one."""
+        if self._stage and stage.split(": ")[0] != self._stage.split(": ")[0]:
+            ERR.print(f"  [green]✓[/] {escape(self._stage)} [dim]{time.perf_counter() - self._began:.1f} s[/]")
+            self._began = time.perf_counter()
+        if not self._stage:
+            self._began = time.perf_counter()
+        self._stage = stage
+        if self._status:
+            self._status.update(f"{escape(stage)} ...")
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Show stages while the block runs."""
+    if not ERR.is_terminal:
+        shown = Progress(None)
+        yield shown
+        shown("")
+        return
+    with ERR.status("") as status:
+        shown = Progress(status)
+        yield shown
+        shown("")
+
+
+def error(error: EdgesmithError) -> None:
+    """An error of the contract, on stderr."""
+    ERR.print(f"[bold red]error:[/] {escape(error.text())}")
+
+
+def size(count: int | None) -> str:
+    """Bytes, with KiB beside them from 1024 on."""
+    if count is None:
+        return "-"
+    return f"{count:,} B" if count < 1024 else f"{count / 1024:,.1f} KiB"
+
+
+def band(data: Data) -> str:
+    """A latency with its kind; one number where both ends agree."""
+    if not data.get("latency_ms"):
+        return "unknown"
+    low, high = data["latency_ms"]
+    return f"{low:,.2f} to {high:,.2f} ms ({data['latency_kind']})"
+
+
+def _table(*columns: str, title: str = "") -> Table:
+    table = Table(*columns, title=title or None, title_justify="left", title_style="bold", box=rich.box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def fit(data: Data) -> None:
+    """The four columns, each beside its budget."""
+    memory, flash, columns = data["memory"], data["flash"], data["columns"]
+    table = _table("activation RAM", "runtime RAM", "weights flash", "code flash", title="Fit")
+    table.columns[0].justify = "right"
+    table.add_row(*(size(columns[key]) for key in ("activation_ram", "runtime_ram", "weights_flash", "code_flash")))
+    OUT.print(table)
+    OUT.print(f"  RAM             {size(memory['total'])} of {size(memory['budget'])}"
+              f"   planned arena {size(memory['arena_bytes'])}, measured {size(memory['arena_measured'])},"
+              f" proven lower bound {size(memory['lower_bound'])}")  # fmt: skip
+    OUT.print(f"  internal flash  {size(flash['internal'])} of {size(flash['budget'])}")
+    if flash["external"]:
+        OUT.print(f"  [yellow]external flash[/]  {size(flash['external'])} of {size(flash['external_budget'])}:"
+                  " this model needs it")  # fmt: skip
+
+
+def truth(data: Data) -> None:
+    """The ladder."""
+    table = _table("rung", "samples", "largest error", "cosine", "top-1 agreement", "", title="Truth")
+    for rung in data["verification"]:
+        top1 = "" if rung["top1"] is None else f"{rung['top1']:.1%}"
+        cosine = "" if rung["cosine"] is None else f"{rung['cosine']:.6f}"
+        largest = "" if rung["max_error"] is None else f"{rung['max_error']:.2e}"
+        note = "reference" if rung["rung"] == data["verification"][0]["rung"] else ""
+        note = {True: "[green]bit for bit[/]", False: "[red]differs[/]", None: note}[rung["equal"]]
+        table.add_row(escape(rung["rung"]), str(rung["samples"]), largest, cosine, top1, note)
+    OUT.print(table)
+    if data["calibration"]["source"] == "noise":
+        OUT.print("  [yellow]calibrated on noise[/]: the program is right, its accuracy unknown; give --calibration")
+
+
+def cost(data: Data) -> None:
+    """Work and time, and where they go."""
+    found = data["cost"]
+    OUT.print("[bold]Cost[/]")
+    OUT.print(f"  MACs            {found['macs']:,}")
+    if found["instructions"] is not None:
+        OUT.print(f"  instructions    {found['instructions']:,} (emulated, exact)")
+        OUT.print(f"  latency         {band(found)}")
+    for name, share in list(found["functions"].items())[:5]:
+        OUT.print(f"    {share / found['instructions']:6.1%}  {escape(name)}")
+
+
+def compile(data: Data) -> None:
+    """What every compile shows: fit, truth, cost, and where the files are."""
+    OUT.print(f"[bold]{escape(data['name'])}[/] for {escape(data['target'])}")
+    fit(data)
+    truth(data)
+    cost(data)
+    folder = escape(data["folder"])
+    OUT.print(f"\n  {folder}/report.html  the whole story\n  {folder}/src          the C library")
+
+
+def run(data: Data) -> None:
+    """A measurement."""
+    OUT.print(f"[bold]{escape(data['artifact'])}[/] on {escape(data['device'])}, {data['samples']} samples")
+    OUT.print(f"  latency         {band(data)}")
+    if data["instructions"] is not None:
+        OUT.print(f"  instructions    {data['instructions']:,} (exact, first sample)")
+        OUT.print(f"  RAM             arena {size(data['arena_bytes'])}, stack {size(data['stack_bytes'])} (measured)")
+    if data["equal"] is not None:
+        verdict = "[green]bit for bit[/]" if data["equal"] == data["samples"] else "[red]different[/]"
+        OUT.print(f"  check           {data['equal']} of {data['samples']} equal to the integer reference: {verdict}")
+    for name, output in data["outputs"].items():
+        OUT.print(f"  {escape(name)} {output['shape']}: {escape(output['summary'])}")
+
+
+def show(data: Data) -> None:
+    """A graph's text, with what ran before it."""
+    OUT.print(escape(data["text"]))
+    done = [f"{entry['pass']} ({entry['rewrites']})" for entry in data["passes"] if entry["rewrites"]]
+    rewrites = escape(", ".join(done)) or "none"
+    OUT.print(f"\n[dim]{len(data['nodes'])} nodes, {data['macs']:,} MACs; rewrites: {rewrites}[/]")
+
+
+def targets(data: Data) -> None:
+    """Devices and budgets."""
+    table = _table("target", "RAM budget", "flash budget", "external flash", "clock", "device")
+    table.columns[-1].justify = "left"
+    for each in data["targets"]:
+        clock = f"{each['clock_hz'] / 1e6:g} MHz" if each["clock_hz"] else "-"
+        budgets = (each["ram_budget"], each["flash_budget"], each["external_flash_budget"])
+        table.add_row(each["name"], *map(size, budgets), clock, escape(each["title"]))
+    OUT.print(table)
+
+
+def doctor(data: Data) -> None:
+    """Tools, and what their lack costs."""
+    table = _table("", "tool", "version", "needed for", "what to do")
+    for column in table.columns:
+        column.justify = "left"
+    for check in data["checks"]:
+        mark = "[green]✓[/]" if check["works"] else "[yellow]-[/]"
+        todo = "" if check["works"] else f"{check['why']}: {check['do']}".strip(": ")
+        table.add_row(mark, *map(escape, (check["name"], check["version"][:40], check["needed_for"], todo)))
+    OUT.print(table)
