@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,23 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Image:
-    """A linked file: `segments` of (address, bytes, bytes to zero after them), symbols by name."""
+    """A linked file.
+
+    Attributes:
+        path: The file.
+        segments: What to load: (address, bytes, number of zero bytes after them).
+        symbols: By name; of local ones that share a name, the last.
+        functions: By address, those that share a name included.
+        executable: Address ranges of code.
+        has_fpu: Whether it was built for a core with a floating-point unit.
+    """
 
     path: Path
     segments: tuple[tuple[int, bytes, int], ...]
     symbols: dict[str, Symbol]
-    executable: tuple[tuple[int, int], ...] = field(default=())
-    has_fpu: bool = False
+    functions: tuple[Symbol, ...]
+    executable: tuple[tuple[int, int], ...]
+    has_fpu: bool
 
     def symbol(self, name: str) -> Symbol:
         """The symbol of that name; raises `UsageError` with the closest names."""
@@ -43,17 +53,20 @@ class Image:
         raise UsageError(f"{self.path.name} has no symbol '{name}'", why=why, do="keep it through `entries`")
 
     @cached_property
-    def _functions(self) -> tuple[list[int], list[Symbol]]:
-        ordered = sorted((s for s in self.symbols.values() if s.is_function), key=lambda s: s.address)
-        return [symbol.address for symbol in ordered], ordered
+    def _starts(self) -> list[int]:
+        return [function.address for function in self.functions]
+
+    def find_function(self, address: int) -> Symbol | None:
+        """The function an address lies in."""
+        index = bisect_right(self._starts, address) - 1
+        if index >= 0 and address < self.functions[index].address + max(self.functions[index].size, 2):
+            return self.functions[index]
+        return None
 
     def function_at(self, address: int) -> str:
         """Name of the function an address lies in; the address in hexadecimal where none does."""
-        starts, functions = self._functions
-        index = bisect_right(starts, address) - 1
-        if index >= 0 and address < functions[index].address + max(functions[index].size, 2):
-            return functions[index].name
-        return f"{address:#010x}"
+        found = self.find_function(address)
+        return found.name if found else f"{address:#010x}"
 
 
 def load(path: Path) -> Image:
@@ -68,13 +81,13 @@ def load(path: Path) -> Image:
             segments.append((address, segment.data(), size - stored))
             if segment["p_flags"] & 1 and stored:
                 executable.append((address, address + stored))
-        symbols = {}
+        symbols: list[Symbol] = []
         table: Any = elf.get_section_by_name(".symtab")
         for entry in table.iter_symbols() if table else ():
             kind = entry["st_info"]["type"]
             if entry.name and not entry.name.startswith("$") and entry["st_shndx"] != "SHN_UNDEF":
                 address = entry["st_value"] & ~1 if kind == "STT_FUNC" else entry["st_value"]
-                symbols[entry.name] = Symbol(entry.name, address, entry["st_size"], kind == "STT_FUNC")
+                symbols.append(Symbol(entry.name, address, entry["st_size"], kind == "STT_FUNC"))
         tags: Any = elf.get_section_by_name(".ARM.attributes")
         has_fpu = tags is not None and any(
             attribute.tag == "TAG_FP_ARCH" and attribute.value
@@ -82,4 +95,6 @@ def load(path: Path) -> Image:
             for part in vendor.iter_subsubsections()
             for attribute in part.iter_attributes()
         )  # fmt: skip
-    return Image(path, tuple(segments), symbols, tuple(executable), bool(has_fpu))
+    functions = sorted((s for s in symbols if s.is_function), key=lambda s: (s.address, s.name))
+    named = {symbol.name: symbol for symbol in symbols}
+    return Image(path, tuple(segments), named, tuple(functions), tuple(executable), bool(has_fpu))

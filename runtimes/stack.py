@@ -1,0 +1,181 @@
+"""The deepest stack a function can need, read from its machine code: a bound for every input, not one run's mark."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ..ir.errors import InternalError, MachineError
+from . import elf
+
+__all__ = ["Bound", "stack_bound"]
+
+NO_BRANCHES = {"bfc", "bfi", "bic", "bics", "bkpt"}
+FRAME_POINTERS = {"r7", "r11", "fp"}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Bytes of stack a call can need at most, the chain of functions that needs them, and what the bound leaves out.
+
+    Attributes:
+        bytes: The bound.
+        chain: Functions from the root to the deepest.
+        indirect: Functions that call through a pointer; what they call comes on top.
+    """
+
+    bytes: int
+    chain: tuple[str, ...]
+    indirect: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Function:
+    name: str
+    frame: int
+    calls: tuple[int, ...]
+    indirect: bool
+    unbounded: str
+
+
+def stack_bound(path: Path, root: str) -> Bound:
+    """Bound the stack of `root` over all paths of the call graph.
+
+    A frame is the larger of what the compiler noted (`.stack_sizes`) and the sum of all pushes and subtractions in the
+    code, so that inline assembly counts too; a tail call is taken as a call, which can only make the bound larger.
+
+    Raises:
+        InternalError: Recursion, or a stack pointer moved by an amount that is only known at run time.
+    """
+    image = elf.load(path)
+    functions = _functions(path, image)
+    deepest: dict[int, tuple[int, tuple[str, ...]]] = {}
+    indirect: list[str] = []
+
+    def visit(address: int, above: tuple[int, ...]) -> tuple[int, tuple[str, ...]]:
+        if address not in functions:
+            raise InternalError("a call leads to code without a symbol", where=[f"{address:#010x}"])
+        function = functions[address]
+        if function.unbounded:
+            why = f"'{function.unbounded}' moves the stack pointer by an amount known at run time only"
+            raise InternalError("the stack has no bound", where=[function.name], why=why)
+        if address in above:
+            why = " -> ".join(functions[caller].name for caller in (*above[above.index(address) :], address))
+            raise InternalError("recursion has no bound on its stack", where=[function.name], why=why)
+        if address not in deepest:
+            if function.indirect:
+                indirect.append(function.name)
+            below = max((visit(callee, (*above, address)) for callee in function.calls), default=(0, ()))
+            deepest[address] = function.frame + below[0], (function.name, *below[1])
+        return deepest[address]
+
+    total, chain = visit(image.symbol(root).address, ())
+    return Bound(total, chain, tuple(sorted(indirect)))
+
+
+def _functions(path: Path, image: elf.Image) -> dict[int, _Function]:
+    """Frame and callees of every function of a file, by address."""
+    try:
+        import capstone
+    except ImportError as error:
+        raise MachineError("the disassembler is not installed", do="pip install capstone") from error
+    noted, data = _noted(path)
+    engine = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+    found = {}
+    for symbol in image.functions:
+        lines = [line for address, part in _code(image, symbol, data) for line in engine.disasm(part, address)]
+        moved = sum(_pushed(line.mnemonic, line.op_str) for line in lines)
+        callees, indirect = set(), False
+        for line in lines:
+            stem = re.sub(r"\.w$", "", line.mnemonic)
+            target = re.search(r"#(0x[0-9a-f]+|\d+)$", line.op_str)
+            if target and stem[0] == "b" and stem not in NO_BRANCHES:
+                address = int(target[1], 0)
+                if not symbol.address <= address < symbol.address + symbol.size or stem == "bl":
+                    inside = image.find_function(address)
+                    callees.add(inside.address if inside else address)
+            elif stem.startswith("blx") or (stem.startswith("bx") and line.op_str != "lr"):
+                indirect = True
+        frame = max(moved, noted.get(symbol.address, 0))
+        unbounded = _moved_by_a_variable(lines)
+        found[symbol.address] = _Function(symbol.name, frame, tuple(sorted(callees)), indirect, unbounded)
+    return found
+
+
+def _code(image: elf.Image, symbol: elf.Symbol, data: list[tuple[int, bool]]) -> list[tuple[int, bytes]]:
+    """The parts of a function that are instructions: literals between them would disassemble to nonsense."""
+    end = symbol.address + symbol.size
+    for start, content, _ in image.segments:
+        if start <= symbol.address < start + len(content):
+            # Marks before the function collapse onto its start, where the last of them tells how it begins.
+            marks = dict((max(address, symbol.address), is_data) for address, is_data in data if address < end)
+            edges = [*sorted(marks.items()), (end, True)]
+            return [
+                (low, content[low - start : high - start])
+                for (low, is_data), (high, _) in pairwise(edges)
+                if not is_data and high > low
+            ]
+    return []
+
+
+def _moved_by_a_variable(lines: list[Any]) -> str:
+    """The instruction that sets the stack pointer from anything but a frame pointer and a constant, or itself rounded."""
+    for index, line in enumerate(lines):
+        if line.mnemonic.startswith("sub") and re.fullmatch(r"sp(, sp)?, [a-z]\w*", line.op_str):
+            return f"{line.mnemonic} {line.op_str}"
+        source = re.fullmatch(r"sp, (\w+)", line.op_str) if line.mnemonic.startswith("mov") else None
+        if source is None or source[1] in FRAME_POINTERS:
+            continue
+        makers = [earlier for earlier in lines[:index] if earlier.op_str.startswith(f"{source[1]},")]
+        made_by, operands = (makers[-1].mnemonic, makers[-1].op_str) if makers else ("", "")
+        restored = made_by.startswith(("add", "sub")) and re.search(r", (r7|fp|r11), #", operands)
+        if not restored and not made_by.startswith(("bfc", "bic")):
+            return f"{line.mnemonic} {line.op_str}"
+    return ""
+
+
+def _pushed(mnemonic: str, operands: str) -> int:
+    """Bytes by which an instruction lowers the stack pointer."""
+    name = re.sub(r"\.w$", "", mnemonic)
+    if name in ("push", "vpush") or (name in ("stmdb", "vstmdb") and operands.startswith("sp!")):
+        return _registers(operands[operands.index("{") :])
+    if name.startswith(("str", "strd")) and (pre := re.search(r"\[sp, #-(0x[0-9a-f]+|\d+)\]!", operands)):
+        return int(pre[1], 0)
+    if name in ("sub", "subw") and operands.startswith("sp,"):
+        constant = re.search(r"#(0x[0-9a-f]+|\d+)$", operands)
+        return int(constant[1], 0) if constant else 0
+    return 0
+
+
+def _registers(text: str) -> int:
+    """Bytes of a register list as the disassembler prints it: every register by name, ranges never."""
+    return sum(8 if name.strip().startswith("d") else 4 for name in text.strip("{}").split(","))
+
+
+def _noted(path: Path) -> tuple[dict[int, int], list[tuple[int, bool]]]:
+    """Frames the compiler noted, by address, and where code (False) and data (True) begin, by address."""
+    from elftools.elf.elffile import ELFFile
+
+    frames, marks = {}, []
+    with path.open("rb") as stream:
+        file = ELFFile(stream)
+        section = file.get_section_by_name(".stack_sizes")
+        content = section.data() if section is not None else b""
+        at = 0
+        while at < len(content):
+            address = int.from_bytes(content[at : at + 4], "little") & ~1
+            at, size, shift = at + 4, 0, 0
+            while True:
+                byte = content[at]
+                size, shift, at = size | (byte & 127) << shift, shift + 7, at + 1
+                if byte < 128:
+                    break
+            frames[address] = size
+        table: Any = file.get_section_by_name(".symtab")
+        for entry in table.iter_symbols() if table else ():
+            if entry.name[:2] in ("$t", "$d"):
+                marks.append((entry["st_value"] & ~1, entry.name[1] == "d"))
+    return frames, sorted(marks)
