@@ -86,7 +86,7 @@ def _functions(path: Path, image: elf.Image) -> dict[int, _Function]:
     engine = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
     found = {}
     for symbol in image.functions:
-        lines = [line for address, part in _code(image, symbol, data) for line in engine.disasm(part, address)]
+        lines = _disassemble(engine, symbol.name, _code(image, symbol, data))
         moved = sum(_pushed(line.mnemonic, line.op_str) for line in lines)
         callees, indirect = set(), False
         for line in lines:
@@ -103,6 +103,15 @@ def _functions(path: Path, image: elf.Image) -> dict[int, _Function]:
         unbounded = _moved_by_a_variable(lines)
         found[symbol.address] = _Function(symbol.name, frame, tuple(sorted(callees)), indirect, unbounded)
     return found
+
+
+def _disassemble(engine: Any, function: str, parts: list[tuple[int, bytes]]) -> list[Any]:
+    """All instructions of a function; the disassembler stops in silence at one it does not know."""
+    lines = [line for address, part in parts for line in engine.disasm(part, address)]
+    missing = sum(len(part) for _, part in parts) - sum(line.size for line in lines)
+    if missing:
+        raise InternalError("the disassembler cannot read the code", where=[function], why=f"{missing} bytes left")
+    return lines
 
 
 def _code(image: elf.Image, symbol: elf.Symbol, data: list[tuple[int, bool]]) -> list[tuple[int, bytes]]:
@@ -122,7 +131,7 @@ def _code(image: elf.Image, symbol: elf.Symbol, data: list[tuple[int, bool]]) ->
 
 
 def _moved_by_a_variable(lines: list[Any]) -> str:
-    """The instruction that sets the stack pointer from anything but a frame pointer and a constant, or itself rounded."""
+    """The instruction that sets the stack pointer from anything but a frame pointer and a constant."""
     for index, line in enumerate(lines):
         if line.mnemonic.startswith("sub") and re.fullmatch(r"sp(, sp)?, [a-z]\w*", line.op_str):
             return f"{line.mnemonic} {line.op_str}"
