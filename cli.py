@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from . import __version__, console, driver
+from . import __version__, console, driver, queries
 from .ir.errors import EdgesmithError
 
 __all__ = ["commands", "main"]
@@ -120,14 +120,14 @@ def run(artifact: Path, **options: Any) -> Data:
 @verb
 def show(model: Path, shapes: tuple[Named, ...], after: str | None) -> Data:
     """Print a model as the compiler sees it."""
-    return driver.show(model, shapes=dict(shapes), after=after)
+    return queries.show(model, shapes=dict(shapes), after=after)
 
 
 @commands.command()
 @verb
 def targets() -> Data:
     """List the devices and their budgets."""
-    return driver.targets()
+    return queries.targets()
 
 
 @commands.command()
@@ -135,7 +135,7 @@ def targets() -> Data:
 @verb
 def doctor(build: bool) -> Data:
     """Tell what works on this computer, and why the rest does not."""
-    return driver.doctor(build=build)
+    return queries.doctor(build=build)
 
 
 def main() -> None:

@@ -1,0 +1,117 @@
+"""Questions that need no compile: how a model looks, which devices there are, what works on this computer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from .ir.errors import UsageError
+
+if TYPE_CHECKING:
+    from .ir.graph import Graph
+    from .ir.passes.base import Pass
+    from .targets import Target
+
+__all__ = ["doctor", "find_target", "show", "targets"]
+
+
+def passes() -> list[Pass]:
+    """All passes that need no data, in order: recognition, then the exact ones."""
+    from .ir.passes.pipelines import EXACT
+    from .ir.passes.recognise import RECOGNISE
+
+    return [*RECOGNISE, *EXACT]
+
+
+def show(
+    model: str | PathLike[str], shapes: Mapping[str, tuple[int, ...]] | None = None, after: str | None = None
+) -> dict[str, Any]:
+    """A model as the compiler sees it after a pass; without a name after recognition, with "import" before any.
+
+    Raises:
+        UsageError: No pass has that name.
+    """
+    from . import frontend
+    from .ir.cost import cost
+    from .ir.text import show as text
+
+    known = [each.name for each in passes()]
+    if after not in (None, "import", *known):
+        raise UsageError(f"there is no pass '{after}'", do=f"use import, {', '.join(dict.fromkeys(known))}")
+    graph = frontend.imported(model, shapes)
+    done = [{"pass": each.name, "exact": each.exact, "rewrites": each.apply(graph)} for each in _until(after)]
+    graph.prune()
+    total = cost(graph)
+    return {
+        "name": graph.name,
+        "inputs": _values(graph, "inputs"),
+        "outputs": _values(graph, "outputs"),
+        "passes": done,
+        "macs": total.macs,
+        "parameters": total.parameters,
+        "ops": total.ops,
+        "nodes": [{"name": node.name, "op": type(node.op).__name__, "sources": list(node.sources)} for node in graph.nodes],
+        "text": text(graph),
+    }
+
+
+def _until(after: str | None) -> Iterator[Pass]:
+    from .ir.passes.recognise import RECOGNISE
+
+    if after == "import":
+        return
+    for each in RECOGNISE if after is None else passes():
+        yield each
+        if each.name == after:
+            return
+
+
+def _values(graph: Graph, which: str) -> list[dict[str, Any]]:
+    return [{"name": v.name, "dtype": v.dtype, "shape": list(v.shape)} for v in getattr(graph, which)]
+
+
+def find_target(name: str | Target) -> Target:
+    """A target by name or path.
+
+    Raises:
+        UsageError: No such target, or its file is wrong.
+    """
+    from . import targets as devices
+
+    if isinstance(name, devices.Target):
+        return name
+    try:
+        return devices.get(name)
+    except ValueError as error:
+        raise UsageError(str(error), do="see: edgesmith targets") from error
+
+
+def targets() -> dict[str, Any]:
+    """Every device with its budgets, in bytes."""
+    from . import targets as devices
+
+    return {"targets": [_target(devices.get(name)) for name in devices.names()]}
+
+
+def _target(device: Target) -> dict[str, Any]:
+    return {
+        "name": device.name,
+        "title": device.title,
+        "backend": device.backend,
+        "core": device.core.name,
+        "clock_hz": device.clock_hz,
+        "ram_budget": device.ram_budget,
+        "flash_budget": device.flash_budget,
+        "external_flash_budget": device.external_flash_budget,
+    }
+
+
+def doctor(build: bool = False) -> dict[str, Any]:
+    """Every tool that some verb may need, and whether it works here."""
+    from . import runtimes
+    from .runtimes.doctor import examine
+
+    runners = [{"name": name, "why_not": runtimes.load(name).why_not()} for name in runtimes.names()]
+    return {"checks": [asdict(check) for check in examine(build=build)], "runners": runners}
