@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,62 @@ from . import artifact as artifacts
 from .machine import Fault, Machine, Result
 from .runner import Measurement, Runner
 
-__all__ = ["RUNNER", "Emulator", "Fault", "Machine", "Result", "run_machine"]
+__all__ = ["RUNNER", "Emulator", "Fault", "Machine", "Program", "Result"]
+
+
+class Program:
+    """A generated library, built for its target and loaded into the emulator once, called as often as needed."""
+
+    def __init__(self, artifact: Path, *, strict: bool = False) -> None:
+        """Build the artifact in this folder; `strict` as in `Machine`."""
+        self.library = artifacts.load(artifact)
+        self.target = targets.get(self.library.target)
+        entries = [self.library.run, self.library.arena]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{self.library.name}.elf"
+            toolchain.compile_elf(self.library.sources, self.target, path, entries, stack=self.library.stack_bytes)
+            self.machine = Machine(self.target, path, strict=strict)
+            self.sizes = toolchain.section_sizes(path, self.target)
+
+    def call(self, arrays: Sequence[np.ndarray], *, paint: int = 0) -> tuple[list[np.ndarray], Result]:
+        """One inference from a fresh start, on a freshly painted arena and stack: stored values in and out, and counts.
+
+        Inputs lie in the camera's read-only region and outputs in the application's buffer: neither counts as the
+        library's memory.
+        """
+        machine, library = self.machine, self.library
+        machine.release()
+        machine.reload()
+        machine.paint(library.arena, paint)
+        pointers = [machine.place(array) for array in arrays]
+        places = [machine.buffer(tensor.nbytes) for tensor in library.outputs]
+        result = machine.call(library.run, *pointers, *places, paint=paint)
+        if result.value:
+            raise InternalError(f"{library.run} returned {result.value}", where=[library.name])
+        raw = [
+            machine.read(place, int(np.prod(tensor.shape)), tensor.dtype).reshape(tensor.shape)
+            for place, tensor in zip(places, library.outputs, strict=True)
+        ]
+        return raw, result
+
+    def measure(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], Result, int, int]:
+        """Two inferences under opposite paints: outputs, counts, and the exact high-water marks of arena and stack.
+
+        A byte can agree with one paint by chance, never with both.
+
+        Raises:
+            InternalError: The two disagree, so something is read before it is written.
+        """
+        first, result = self.call(arrays, paint=0)
+        touched = self.machine.touched(self.library.arena, 0)
+        second, again = self.call(arrays, paint=1)
+        touched |= self.machine.touched(self.library.arena, 1)
+        if not all(np.array_equal(one, other) for one, other in zip(first, second, strict=True)):
+            why = "two runs over different bytes in arena and stack disagree: something is read before it is written"
+            raise InternalError("the result depends on what memory held before", where=[self.library.name], why=why)
+        written = np.flatnonzero(touched)
+        arena = int(written[-1]) + 1 if written.size else 0
+        return first, result, arena, max(result.stack, again.stack)
 
 
 @dataclass(frozen=True)
@@ -37,58 +92,17 @@ class Emulator:
 
         Raises:
             Fault: The program did what the device forbids.
-            InternalError: The two runs differ, so something is read before it is written.
+            InternalError: The two runs differ.
         """
-        library = artifacts.load(artifact)
-        target = targets.get(library.target)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{library.name}.elf"
-            entries = [library.run, library.arena]
-            toolchain.compile_elf(library.sources, target, path, entries, stack=library.stack_bytes)
-            machine = Machine(target, path)
-            sizes = toolchain.section_sizes(path, target)
-        raw, result, arena, stack = run_machine(machine, library, library.arrays(inputs))
-        outputs, stored = library.results(raw)
-        latency = target.estimate_ms(result.instructions)
+        program = Program(artifact)
+        raw, result, arena, stack = program.measure(program.library.arrays(inputs))
+        outputs, stored = program.library.results(raw)
+        model, latency = program.target.latency, program.target.estimate_ms(result.instructions)
         return Measurement(
-            self.name, target.title, "emulated", outputs, stored, latency,
-            "estimated" if latency else "unknown", target.latency.because if target.latency else "",
-            result.instructions, result.per_function, arena, stack, sizes.regions,
+            self.name, program.target.title, "emulated", outputs, stored, latency,
+            "estimated" if latency else "unknown", model.because if model else "",
+            result.instructions, result.per_function, arena, stack, program.sizes.regions,
         )  # fmt: skip
-
-
-def run_machine(
-    machine: Machine, library: artifacts.Artifact, arrays: list[np.ndarray]
-) -> tuple[list[np.ndarray], Result, int, int]:
-    """One inference under two opposite paints: outputs, counts, and the exact high-water marks of arena and stack.
-
-    A byte can agree with one paint by chance, never with both. Inputs lie in the camera's read-only region and outputs
-    in the application's buffer: neither counts as the library's memory.
-    """
-    seen: list[tuple[list[np.ndarray], Result]] = []
-    touched = np.zeros(machine.image.symbol(library.arena).size, bool)
-    for paint in (0, 1):
-        machine.release()
-        machine.reload()
-        machine.paint(library.arena, paint)
-        pointers = [machine.place(array) for array in arrays]
-        places = [machine.buffer(tensor.nbytes) for tensor in library.outputs]
-        result = machine.call(library.run, *pointers, *places, paint=paint)
-        if result.value:
-            raise InternalError(f"{library.run} returned {result.value}", where=[library.name])
-        touched |= machine.touched(library.arena, paint)
-        outputs = [
-            machine.read(place, int(np.prod(tensor.shape)), tensor.dtype).reshape(tensor.shape)
-            for place, tensor in zip(places, library.outputs, strict=True)
-        ]
-        seen.append((outputs, result))
-    (first, result), (second, again) = seen
-    if not all(np.array_equal(one, other) for one, other in zip(first, second, strict=True)):
-        why = "two runs over different bytes in arena and stack disagree: something is read before it is written"
-        raise InternalError("the result depends on what memory held before", where=[library.name], why=why)
-    written = np.flatnonzero(touched)
-    arena = int(written[-1]) + 1 if written.size else 0
-    return first, result, arena, max(result.stack, again.stack)
 
 
 RUNNER: Runner = Emulator()

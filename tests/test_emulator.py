@@ -261,3 +261,15 @@ def test_runners_are_found_by_file():
     assert set(names()) >= {"emulator", "host", "ort"}
     with pytest.raises(UsageError, match="emulator"):
         load("abacus")
+
+
+def test_one_build_serves_many_images_on_both_sides(tmp_path):
+    from edgesmith.runtimes import emulator, host
+
+    folder = artifact(tmp_path / "net")
+    device, here = emulator.Program(folder), host.Program(folder)
+    random = np.random.default_rng(3)
+    for _ in range(5):
+        image = random.integers(-128, 128, (1, 10), dtype=np.int8)
+        (emulated,), _ = device.call([image])
+        assert np.array_equal(emulated, here.call([image])[0])
