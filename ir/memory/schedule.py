@@ -1,0 +1,263 @@
+"""The ways a group can run: scratch, what the output may overwrite, and work done beyond once; bits never differ.
+
+A row is a token or a pixel. Work moves between RAM and flash: a tile of t rows reads the weights ceil(rows / t) times,
+and attention that holds fewer heads at a time normalises its tokens again for each lot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import prod
+
+from ..graph import Node, Value
+from ..ops.integer import QAffine, QMatMul, QRequantise
+from ..ops.integer_attention import QSoftmax
+from ..ops.integer_elementwise import QAdd, QMul, QTable8, QTable16
+from .group import Group, is_rowwise_linear, row_bytes, row_count
+from .scratch import (
+    Need,
+    Piece,
+    attention_bytes,
+    keys_bytes,
+    line_bytes,
+    pack,
+    packed_bytes,
+    tile_bytes,
+    values_bytes,
+)
+
+LADDER = (3, 6, 12, 24, 48)
+"""Row tiles worth having: beyond 48 rows, reading the weights costs 2 % of the multiply-accumulates at most."""
+
+NORM_WORK, COPY_WORK = 12, 2
+"""Multiply-accumulates that take as long as one more element of a norm (two passes over it), or of a plain row copied
+into a tile: instructions counted in the kernels' inner loops, where a multiply-accumulate costs about one."""
+
+ELEMENTWISE = (QAdd, QMul, QAffine, QRequantise, QTable8, QTable16, QSoftmax)
+"""Ops whose kernels may write element i of the output over element i of an input of the same width."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One way to run a group.
+
+    Attributes:
+        name: "pixels", "image", "all_heads", "head_by_head", "rows", "windows" or "whole".
+        rows: Rows in a tile (a multiple of 3); 0 where there is no tile.
+        heads: Heads whose keys and values are held at a time (attention only, else 0).
+        scratch: The pieces, with offsets from the scratch's own start.
+        overwrites: (output, input) names: storage the output may take over, best first, if nobody reads it later.
+        streams: Names of inputs that come through a callback and are never in RAM.
+        extra_macs: Work done beyond once, as the multiply-accumulates that would take as long.
+        weight_passes: How often the group's weights are read from flash, the most often read ones.
+        weight_bytes: Bytes of weights read from flash, all passes together.
+    """
+
+    name: str
+    rows: int = 0
+    heads: int = 0
+    scratch: tuple[Piece, ...] = ()
+    overwrites: tuple[tuple[str, str], ...] = ()
+    streams: tuple[str, ...] = ()
+    extra_macs: int = 0
+    weight_passes: int = 1
+    weight_bytes: int = 0
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of the whole scratch."""
+        return max((piece.offset + piece.bytes for piece in self.scratch), default=0)
+
+    @property
+    def work(self) -> int:
+        """What a plan keeps low: reading a weight byte from flash again costs about as much as a multiply."""
+        return self.extra_macs + self.weight_bytes
+
+    def piece(self, name: str) -> Piece:
+        """A piece of scratch by name.
+
+        Raises:
+            KeyError: The schedule has no such piece.
+        """
+        for piece in self.scratch:
+            if piece.name == name:
+                return piece
+        raise KeyError(name)
+
+
+def schedules(group: Group, callback: bool = True) -> tuple[Schedule, ...]:
+    """Every legal schedule of a group.
+
+    Args:
+        group: Any group of `form_groups`.
+        callback: Whether an embedding asks for its pixels instead of reading an image from RAM.
+    """
+    if group.kind == "embed":
+        return tuple(_embed(group, callback))
+    makers: dict[str, Callable[[Group], Iterable[Schedule]]] = {
+        "attention": _attention, "ffn": _chain, "rows": _chain, "conv": _conv, "single": _single,
+    }
+    return tuple(makers[group.kind](group))
+
+
+def tiles(rows: int) -> list[int]:
+    """Row tiles that make sense for this many rows."""
+    most = -(-rows // 3) * 3
+    return sorted({min(tile, most) for tile in LADDER})
+
+
+def passes(rows: int, tile: int) -> int:
+    """How often the weights are read."""
+    return -(-rows // tile)
+
+
+def _weight_bytes(node: Node) -> int:
+    return node.input(1).type.nbytes
+
+
+def _embed(group: Group, callback: bool) -> Iterable[Schedule]:
+    node = group.roles["embed"]
+    weight, tokens = node.input(1), row_count(node.output)
+    _, height, width, channels = weight.shape
+    depth = height * width * channels
+    line = line_bytes(width, channels)
+    for tile in tiles(tokens):
+        work = {"weight_passes": passes(tokens, tile), "weight_bytes": passes(tokens, tile) * weight.type.nbytes}
+        need = Need("tile", tile_bytes(tile, depth), 0, 0)
+        if callback:
+            pieces = pack([need, Need("line", line, 0, 0)])
+            yield Schedule("pixels", tile, scratch=pieces, streams=(node.input(0).name,), **work)
+        else:
+            yield Schedule("image", tile, scratch=pack([need]), **work)
+
+
+def _chain(group: Group) -> Iterable[Schedule]:
+    """Tiles follow each other through the chain: each layer reads one and writes the next."""
+    linears = [node for node in group.nodes if is_rowwise_linear(node)]
+    source, rows = group.nodes[0].input(0), row_count(group.output)
+    weights = sum(map(_weight_bytes, linears))
+    last = len(linears) - 1
+    for tile in tiles(rows) if linears else [0]:
+        depths = enumerate(node.input(1).shape[-1] for node in linears)
+        needs = [Need(f"tile{i}", tile_bytes(tile, depth), max(0, i - 1), i) for i, depth in depths]
+        if (norm := group.roles.get("norm")) is not None and linears:
+            needs += _affine_row(norm, 0)
+        overwrites = _overwrites(group.output, [_residual(group), source])
+        yield Schedule(
+            "rows", tile, scratch=pack(needs), overwrites=overwrites,
+            weight_passes=passes(rows, tile) if last >= 0 else 1, weight_bytes=weights * passes(rows, max(tile, 1)),
+        )
+
+
+def _affine_row(norm: Node, phase: int) -> list[Need]:
+    """A norm with a scale per channel makes a plain row of int16 first."""
+    affine = len(norm.inputs) > 1 and norm.inputs[1] is not None
+    return [Need("row", 2 * norm.output.shape[-1], phase, phase)] if affine else []
+
+
+def _residual(group: Group) -> Value | None:
+    """What the closing sum adds: the operand that the group does not make."""
+    add = group.roles.get("add")
+    if add is None:
+        return None
+    return next(value for value in add.inputs if value is not None and value.producer not in group.nodes)
+
+
+def _overwrites(output: Value, candidates: Iterable[Value | None]) -> tuple[tuple[str, str], ...]:
+    """Rows go out after they came in, so they may take the place of rows that are as many and no shorter."""
+    fits = (
+        value for value in candidates
+        if value is not None and not value.is_constant
+        and row_count(value) == row_count(output) and row_bytes(value) >= row_bytes(output)
+    )
+    return tuple((output.name, value.name) for value in dict.fromkeys(fits))
+
+
+def _attention(group: Group) -> Iterable[Schedule]:
+    """Keys and values of `heads` heads are packed for all tokens; queries then pass in tiles, three rows at a time."""
+    heads = group.roles["attention"].op.heads  # type: ignore[attr-defined]
+    rows = max(row_count(value) for value in group.roles["attention"].inputs[:2] if value is not None)
+    for held in (n for n in range(heads, 0, -1) if heads % n == 0):
+        for tile in tiles(rows):
+            yield _attention_schedule(group, heads, held, tile)
+
+
+def _attention_schedule(group: Group, heads: int, held: int, tile: int) -> Schedule:
+    roles = group.roles
+    node = roles["attention"]
+    q, k, v = node.input(0), node.input(1), node.input(2)
+    queries, keys, depth, width = row_count(q), row_count(k), q.shape[-1] // heads, v.shape[-1] // heads
+    q_tile = min(tile, tiles(queries)[-1])
+    needs = [
+        Need("keys", keys_bytes(keys, depth, held), 0, 1, ragged=True),
+        Need("values", values_bytes(keys, width, held), 0, 1, ragged=True),
+        Need("attention", attention_bytes(keys), 1, 1, ragged=True),
+        Need("queries", tile_bytes(q_tile, depth), 1, 1),
+    ]
+    needs += _sources(roles, tile, q_tile)
+    if "projection" in roles:
+        whole = held < heads  # the projection needs all heads of a row, so they gather for all rows
+        needs.append(Need("mixed", (queries if whole else q_tile) * heads * width, 0 if whole else 1, 2))
+        needs.append(Need("mixed_tile", tile_bytes(q_tile, heads * width), 2, 2))
+        if not whole:  # the loop over tiles returns to the keys
+            needs = [Need(n.name, n.bytes, n.first, 2, n.ragged) if n.name in ("keys", "values") else n for n in needs]
+    # Without a projection a row goes out head by head, which is safe only over tokens that a tile holds by then.
+    safe = "projection" in roles or (held == heads and "q" in roles)
+    source = roles["q"].input(0) if "q" in roles else q
+    if "norm_q" in roles:
+        source = roles["norm_q"].input(0)
+    read = [(roles[side], keys if side in "kv" else queries) for side in ("q", "k", "v") if side in roles]
+    read += [(roles["projection"], queries)] if "projection" in roles else []
+    return Schedule(
+        "all_heads" if held == heads else "head_by_head", tile, held, pack(needs),
+        overwrites=_overwrites(group.output, [_residual(group), source] if safe else []),
+        extra_macs=(heads // held - 1) * _refill(roles),
+        weight_passes=max((passes(count, min(tile, tiles(count)[-1])) for _, count in read), default=1),
+        weight_bytes=sum(_weight_bytes(n) * passes(count, min(tile, tiles(count)[-1])) for n, count in read),
+    )
+
+
+def _sources(roles: dict[str, Node], tile: int, q_tile: int) -> list[Need]:
+    """The tile of (normalised) tokens that the projections read, one at a time, and a norm's plain row."""
+    depths = {side: roles[side].input(1).shape[-1] for side in ("q", "k", "v") if side in roles}
+    sizes = [tile_bytes(q_tile if side == "q" else tile, depth) for side, depth in depths.items()]
+    norms = [roles[f"norm_{side}"] for side in depths if f"norm_{side}" in roles]
+    rows = [need.bytes for norm in norms for need in _affine_row(norm, 0)]
+    needs = [Need("tile", max(sizes), 0, 1)] if sizes else []
+    return needs + ([Need("row", max(rows), 0, 1)] if rows else [])
+
+
+def _refill(roles: dict[str, Node]) -> int:
+    """Work to fill all source tiles of an attention once: keys and values share theirs, queries do not."""
+    fills = {(roles[side].input(0), side == "q"): f"norm_{side}" in roles for side in ("q", "k", "v") if side in roles}
+    return sum(value.type.size * (NORM_WORK if normed else COPY_WORK) for (value, _), normed in fills.items())
+
+
+def _conv(group: Group) -> Iterable[Schedule]:
+    node = group.roles["conv"]
+    weight, pixels = node.input(1), row_count(node.output)
+    if node.op.groups == weight.shape[0] and weight.shape[3] == 1:  # type: ignore[attr-defined]
+        yield Schedule("whole", weight_bytes=weight.type.nbytes)
+        return
+    for tile in tiles(pixels):
+        count = passes(pixels, tile)
+        piece = pack([Need("tile", tile_bytes(tile, prod(weight.shape[1:])), 0, 0)])
+        yield Schedule("windows", tile, scratch=piece, weight_passes=count, weight_bytes=count * weight.type.nbytes)
+
+
+def _single(group: Group) -> Iterable[Schedule]:
+    (node,) = group.nodes
+    if isinstance(node.op, QMatMul):
+        depth, columns = node.input(1).shape[-2:]
+        packed = Need("packed", packed_bytes(columns, depth), 0, 0, ragged=True)
+        for tile in tiles(node.output.shape[-2]):
+            yield Schedule("rows", tile, scratch=pack([packed, Need("tile", tile_bytes(tile, depth), 0, 0)]))
+        return
+    overwrites: list[tuple[str, str]] = []
+    if isinstance(node.op, ELEMENTWISE):
+        (output,) = node.outputs
+        for value in (v for v in node.inputs if v is not None and not v.is_constant):
+            if value.shape == output.shape and value.dtype == output.dtype:
+                overwrites.append((output.name, value.name))
+    yield Schedule("whole", overwrites=tuple(overwrites))
