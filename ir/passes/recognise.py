@@ -1,0 +1,32 @@
+"""The order in which an imported graph is recognised, one reason per line."""
+
+from __future__ import annotations
+
+from .base import Pass
+from .recognise_attention import RecogniseAttention
+from .recognise_duplicates import RecogniseDuplicates
+from .recognise_gelu import RecogniseGelu
+from .recognise_groupnorm import RecogniseGroupnorm
+from .recognise_layernorm import RecogniseLayernorm
+from .recognise_linear import RecogniseLinear
+from .recognise_patch_embed import RecognisePatchEmbed
+from .recognise_repnorm import RecogniseRepnorm
+from .recognise_silu import RecogniseSilu
+from .simplify_shapes import SimplifyShapes
+
+RECOGNISE: tuple[Pass, ...] = (
+    RecogniseDuplicates(),  # first: patterns ask for the same value twice, exporters may have computed it twice
+    SimplifyShapes(),  # squeezes and flattens gone, movement is in one form
+    RecogniseLinear(),  # biases in place, so that weight rows can be chosen together with them
+    RecogniseLayernorm(),  # decomposed norms, before their products look like anything else
+    RecogniseGroupnorm(),  # needs the Reshapes around it as the exporter wrote them
+    RecogniseGelu(),  # before SiLU: its sigmoid form contains one
+    RecogniseSilu(),
+    RecogniseRepnorm(),  # norms over tokens move before Reshapes ...
+    SimplifyShapes(),  # ... which then cancel, and attention sees Linear and BatchNorm side by side
+    RecogniseAttention(),
+    SimplifyShapes(),  # the heads' transpositions meet those that recognition left
+    RecognisePatchEmbed(),  # last: movement after the convolution is in its shortest form
+)
+
+__all__ = ["RECOGNISE"]
