@@ -1,0 +1,215 @@
+"""Put a map per channel into the weights of the layers around it, all or nothing.
+
+    after:   w (x) + b, then a * y + c    ->   (a w) x + (a b + c)
+    before:  a * x + c, then w (x) + b    ->   (w a) x + (b + w c)
+
+Sums are formed in float64 and stored in the weight's own precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard
+
+import numpy as np
+
+from ..graph import Array, Graph, Node, Value, sources_of
+from ..op import Op
+from ..ops.conv import Conv, PatchEmbed
+from ..ops.linear import Linear
+from ..rewrite import Miss
+from .channel_map import ChannelMap, double, downstream, upstream
+
+WEIGHTED = (Linear, Conv, PatchEmbed)
+
+
+def is_weighted(node: Node | None) -> TypeGuard[Node]:
+    """Whether a node is a linear map with a weight."""
+    return node is not None and isinstance(node.op, WEIGHTED)
+
+
+def output_axis(node: Node) -> int:
+    """The channel axis of a weighted node's output."""
+    return 1 if isinstance(node.op, Conv) else node.output.type.rank - 1
+
+
+def input_axis(node: Node) -> int:
+    """The channel axis of a weighted node's data."""
+    return node.input(0).type.rank - 1 if isinstance(node.op, Linear) else 1
+
+
+def is_public(graph: Graph, value: Value) -> bool:
+    """Whether a value is an output of the graph."""
+    return any(value is out for out in graph.outputs)
+
+
+def absorb(graph: Graph, root: Node, data: Value, maps: Sequence[ChannelMap]) -> Value:
+    """Fold the map that `root` applies to `data` into weights before it, else after it.
+
+    Args:
+        graph: The graph.
+        root: The node that applies the map; it is dead afterwards.
+        data: Its data operand.
+        maps: The map, along each axis on which it may be read (a scalar has several).
+
+    Returns:
+        The value that takes the place of the root's output.
+
+    Raises:
+        Miss: Neither side can take it; the message has both reasons.
+    """
+    reasons: list[str] = []
+    index = next(i for i, value in enumerate(root.inputs) if value is data)
+    for fold in (fold_into_writer, fold_into_readers):
+        for m in maps:
+            try:
+                fold(graph, data if fold is fold_into_writer else root.output, m, root.sources)
+                return root.input(index)
+            except Miss as miss:
+                reasons.append(str(miss))
+    raise Miss("; ".join(dict.fromkeys(reasons)))
+
+
+def fold_into_writer(graph: Graph, value: Value, m: ChannelMap, sources: Sequence[str] = ()) -> None:
+    """Let the layer that computes `value`, which one node reads, compute m(value).
+
+    Raises:
+        Miss: There is no such layer, or someone else reads its output or its weight.
+    """
+    while True:
+        if len(value.uses) > 1 or is_public(graph, value):
+            others = ", ".join(f"'{reader.name}'" for reader in value.readers[:-1]) or "the graph output"
+            raise Miss(f"'{value.name}' is also read by {others}")
+        node = value.producer
+        if is_weighted(node) and output_axis(node) == m.axis:
+            break
+        value, m = upstream(value, m)
+    require_own_weights(graph, [node])
+    weight, bias = double(node.input(1)), node.optional(2)
+    scaled = weight * m.a.reshape([-1] + [1] * (weight.ndim - 1))
+    shifted = m.c if bias is None else m.a * double(bias) + m.c
+    rebuild(graph, node, scaled, shifted if bias is not None or m.c.any() else None, sources)
+
+
+def fold_into_readers(graph: Graph, value: Value, m: ChannelMap, sources: Sequence[str] = ()) -> None:
+    """Let every layer that reads `value` apply m to it first.
+
+    Raises:
+        Miss: Some reader is no linear layer, pads with zeros, or shares its weight with a layer that is not concerned.
+    """
+    found = _sinks(graph, value, m)
+    require_own_weights(graph, list(found))
+    for node, before in found.items():
+        twins = [other for other in node.input(1).readers if other in found]
+        if not all(before.equals(found[twin]) for twin in twins):
+            raise Miss(f"the weight '{node.input(1).name}' is shared and would need several values")
+    made: dict[int, Value] = {}
+    for node, before in found.items():
+        shared = node.input(1)
+        weight, bias = _before(node, before)
+        new = rebuild(graph, node, made.get(id(shared), weight), bias, sources)
+        made[id(shared)] = new.input(1)
+
+
+def _sinks(graph: Graph, value: Value, m: ChannelMap) -> dict[Node, ChannelMap]:
+    """The layers that a map on `value` reaches, each with what it becomes there."""
+    if is_public(graph, value):
+        raise Miss(f"'{value.name}' is a graph output")
+    found: dict[Node, ChannelMap] = {}
+    for node, index in value.uses:
+        if is_weighted(node) and index == 0 and input_axis(node) == m.axis:
+            pads = getattr(node.op, "pads", (0,))
+            if any(pads) and m.c.any():
+                raise Miss(f"'{node.name}' pads with zeros: the border would differ")
+            reached = {node: m}
+        elif is_weighted(node):
+            raise Miss(f"'{node.name}' does not read it along its channels")
+        else:
+            reached = {}
+            for result, after in downstream(node, index, m):
+                _join(reached, _sinks(graph, result, after))
+        _join(found, reached)
+    return found
+
+
+def _join(found: dict[Node, ChannelMap], more: dict[Node, ChannelMap]) -> None:
+    """Two ways into one layer go through different channels of a Concat, so the maps compose."""
+    for node, m in more.items():
+        found[node] = found[node].then(m) if node in found else m
+
+
+def _before(node: Node, m: ChannelMap) -> tuple[Array, Array | None]:
+    """Weight and bias that apply m first; for a grouped convolution each group has its own channels."""
+    weight, bias = double(node.input(1)), node.optional(2)
+    groups = node.op.groups if isinstance(node.op, Conv) else 1
+    per_output = [np.repeat(v.reshape(groups, -1), weight.shape[0] // groups, axis=0) for v in (m.a, m.c)]
+    a, c = (v.reshape(*v.shape, *[1] * (weight.ndim - 2)) for v in per_output)
+    moved = (weight * c).sum(axis=tuple(range(1, weight.ndim)))
+    if bias is None and not m.c.any():
+        return weight * a, None
+    return weight * a, moved if bias is None else double(bias) + moved
+
+
+def require_own_weights(graph: Graph, nodes: Sequence[Node]) -> None:
+    """Refuse to change weights that layers outside `nodes` read: a copy would be stored twice.
+
+    Raises:
+        Miss: Such a weight, or one that is computed at run time.
+    """
+    for node in nodes:
+        weight = node.input(1)
+        double(weight)
+        others = [reader.name for reader in weight.readers if reader not in nodes]
+        if others or is_public(graph, weight):
+            raise Miss(f"the weight '{weight.name}' is shared with '{others[0] if others else 'the graph output'}'")
+
+
+def rebuild(
+    graph: Graph,
+    node: Node,
+    weight: Array | Value,
+    bias: Array | Value | None,
+    sources: Sequence[str] = (),
+    op: Op | None = None,
+) -> Node:
+    """Replace a layer by one with other weights, under its name; arrays are stored in the old weight's precision.
+
+    Returns:
+        The new node.
+    """
+    dtype, value = node.input(1).dtype, node.output
+    w = renewed(graph, node.input(1), weight.astype(dtype)) if isinstance(weight, np.ndarray) else weight
+    b = bias if isinstance(bias, Value) else None
+    if isinstance(bias, np.ndarray):
+        old = node.optional(2)
+        b = renewed(graph, old, bias.astype(dtype)) if old else graph.constant(bias.astype(dtype), f"{node.name}.bias")
+    new: Value = graph.add(op or node.op, node.input(0), w, b, name=node.name, sources=sources_of(node, extra=sources))
+    name = value.name
+    graph.replace(value, new)
+    graph.erase(node)
+    graph.rename(new, name)
+    assert new.producer is not None
+    return new.producer
+
+
+def renewed(graph: Graph, old: Value, array: Array) -> Value:
+    """A constant in place of another, whose name it takes over when that one loses its only reader."""
+    name = old.name
+    if len(old.readers) == 1 and not is_public(graph, old):
+        graph.rename(old, f"{name}.old")
+    return graph.constant(array, name)
+
+
+__all__ = [
+    "WEIGHTED",
+    "absorb",
+    "fold_into_readers",
+    "fold_into_writer",
+    "input_axis",
+    "is_public",
+    "is_weighted",
+    "output_axis",
+    "rebuild",
+    "renewed",
+    "require_own_weights",
+]

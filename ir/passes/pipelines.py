@@ -1,0 +1,101 @@
+"""Which passes run, in which order and why; and the driver that checks each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ..errors import InternalError
+from ..graph import Array, Graph
+from ..interpret import run
+from ..verify import verify
+from .base import Pass
+from .canonicalise_norms import CanonicaliseNorms
+from .eliminate_dead import EliminateDead
+from .fold_affine_norm import FoldAffineNorm
+from .fold_batchnorm import FoldBatchnorm
+from .fold_constants import FoldConstants
+from .fold_layer_scale import FoldLayerScale
+from .fold_linear_chain import FoldLinearChain
+from .fold_repnorm import FoldRepnorm
+from .fold_scalars import FoldScalars
+from .merge_branches import MergeBranches
+from .merge_heads import MergeHeads
+from .narrow_tokens import NarrowTokens
+from .norm_to_rmsnorm import NormToRmsnorm
+from .pool_algebra import PoolAlgebra
+
+EXACT: tuple[Pass, ...] = (
+    FoldConstants(),  # first: folds below look for constants, exporters write computations of them
+    EliminateDead(),  # so that nothing dead counts as a second reader
+    NarrowTokens(),  # early: fewer readers of whole sequences, and class heads see their norm directly
+    PoolAlgebra(),  # before the folds: brings a final norm next to the head
+    FoldScalars(),  # the attention scale must be in the weights before anything measures their range
+    FoldLayerScale(),  # before NormToRmsnorm: a factor per channel does not commute with centring
+    FoldBatchnorm(),  # before MergeBranches: a branch is then one layer
+    FoldRepnorm(),  # likewise
+    MergeBranches(),  # after the norms, before calibration: merged weights have other ranges
+    MergeHeads(),  # the head is one Linear from here on
+    FoldAffineNorm(),  # leaves norms without parameters, which NormToRmsnorm needs
+    FoldLinearChain(),  # after all scales are inside the weights that it multiplies out
+    NormToRmsnorm(),  # last change of numbers: all writers of the stream have their final weights
+    CanonicaliseNorms(),  # what no layer could take
+)
+
+ROUNDS = 8
+TOLERANCE = 1e-5
+
+
+def run_pipeline(
+    graph: Graph,
+    passes: Sequence[Pass] = EXACT,
+    check: Mapping[str, Array] | None = None,
+    on_step: Callable[[Pass, int, Graph], None] | None = None,
+) -> dict[str, int]:
+    """Apply passes in order, again and again until none finds anything; the graph is verified after each.
+
+    Args:
+        graph: Changed in place.
+        passes: What to apply.
+        check: Feeds; with them the numpy oracle compares the outputs before and after every pass that is exact.
+        on_step: Called after each pass that changed something, with the number of its rewrites.
+
+    Returns:
+        Rewrites per pass name.
+
+    Raises:
+        InternalError: A pass left an illegal graph, moved the numbers, or the passes undo each other for ever.
+    """
+    verify(graph, "import")
+    expected = None if check is None else run(graph, check, "float64")
+    counts = dict.fromkeys((p.name for p in passes), 0)
+    for _ in range(ROUNDS):
+        before = sum(counts.values())
+        for p in passes:
+            count = p.apply(graph)
+            if not count:
+                continue
+            counts[p.name] += count
+            verify(graph, p.name)
+            if check is not None and expected is not None:
+                actual = run(graph, check, "float64")
+                if p.exact:
+                    _compare(p, expected, actual)
+                expected = actual
+            if on_step is not None:
+                on_step(p, count, graph)
+        if sum(counts.values()) == before:
+            return counts
+    raise InternalError(f"the passes still find something after {ROUNDS} rounds", why=f"rewrites: {counts}")
+
+
+def _compare(p: Pass, expected: Mapping[str, Array], actual: Mapping[str, Array]) -> None:
+    """Outputs equal within `TOLERANCE` of their largest element; weights are stored in float32 after a fold."""
+    if list(expected) != list(actual):
+        raise InternalError(f"pass {p.name} changed the outputs from {list(expected)} to {list(actual)}")
+    for name, before in expected.items():
+        error = float(np.max(np.abs(before - actual[name]), initial=0.0))
+        scale = float(np.max(np.abs(before), initial=0.0))
+        if not error <= TOLERANCE * max(scale, 1e-30):
+            raise InternalError(f"pass {p.name} moved output '{name}' by {error:g}, its largest element is {scale:g}")
