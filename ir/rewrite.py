@@ -160,9 +160,23 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> int:
     while True:
         count = sum(_apply_at(graph, node, rules) for node in graph.nodes if node in graph)
         graph.prune()
+        _restore_names(graph)
         total += count
         if count == 0:
             return total
+
+
+def _restore_names(graph: Graph) -> None:
+    """Give a new value, numbered while the one it replaces was still there, the name of its node."""
+    taken = {value.name for node in graph.nodes for value in node.outputs}
+    taken |= {value.name for value in (*graph.inputs, *graph.constants)}
+    public = {value.name for value in graph.outputs}
+    for node in graph.nodes:
+        own, name = node.outputs[0].name, node.name
+        numbered = own != name and own.removeprefix(f"{name}.").isdigit()
+        if len(node.outputs) == 1 and numbered and name not in taken and own not in public:
+            taken = (taken - {own}) | {name}
+            graph.rename(node.outputs[0], name)
 
 
 def _apply_at(graph: Graph, node: Node, rules: Sequence[Rule]) -> int:
