@@ -105,7 +105,9 @@ class Call:
             ModelError: There is no such axis.
         """
         if not -rank <= axis < rank:
-            raise ModelError(f"{self.node.op_type} '{self.name}': axis {axis} is outside a tensor of rank {rank}", where=[self.name])
+            raise ModelError(
+                f"{self.node.op_type} '{self.name}': axis {axis} is outside a tensor of rank {rank}", where=[self.name]
+            )
         return axis % rank
 
 

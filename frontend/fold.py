@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import NodeProto, ValueInfoProto, helper
 
 from ..ir.errors import ModelError
 from ..ir.graph import Array, Type
@@ -22,14 +22,24 @@ LARGEST = 2**26
 """Elements of a folded constant; ViT's largest tables have 2^22."""
 
 NEVER = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "If", "Loop", "Scan"}
+    {
+        "RandomNormal",
+        "RandomUniform",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Multinomial",
+        "Bernoulli",
+        "If",
+        "Loop",
+        "Scan",
+    }
 )
 BOUNDED = frozenset({"NonZero", "Unique", "Compress"})
 """Sizes known only when run, but never beyond a few times their operand's."""
 
 
 def fold(model: Model) -> None:
-    """Turn constant subgraphs into weights and drop what nothing reads; the model is changed in place.
+    """Turn constant subgraphs into weights; the model is changed in place.
 
     Raises:
         ModelError: A constant would be absurdly large, or ONNX Runtime cannot compute it.
@@ -86,7 +96,9 @@ def _constant_nodes(model: Model, types: dict[str, Type]) -> set[int]:
         for name in outputs:
             if name in types and types[name].size > LARGEST:
                 shape = types[name].shape
-                raise ModelError(f"the constant '{label(node, index)}' would have the size {shape}", where=[label(node, index)])
+                raise ModelError(
+                    f"the constant '{label(node, index)}' would have the size {shape}", where=[label(node, index)]
+                )
         chosen.add(index)
         known.update(outputs)
     return chosen
@@ -100,10 +112,12 @@ def _evaluate(model: Model, nodes: Sequence[NodeProto], wanted: set[str]) -> Non
     if not results:
         return
     inputs = [declare(name, model.weights[name]) for name in operands]
-    outputs = [helper.ValueInfoProto(name=name) for name in results]
+    outputs = [ValueInfoProto(name=name) for name in results]
     graph = helper.make_graph(nodes, "constants", inputs, outputs)
     part = helper.make_model(graph, opset_imports=model.proto.opset_import, ir_version=model.proto.ir_version)
-    arrays = run(part.SerializeToString(), {name: model.weights[name] for name in operands}, [label(n, 0) for n in nodes])
+    arrays = run(
+        part.SerializeToString(), {name: model.weights[name] for name in operands}, [label(n, 0) for n in nodes]
+    )
     model.weights.update(zip(results, arrays, strict=True))
 
 
@@ -125,12 +139,6 @@ def run(model: bytes, feeds: dict[str, Array], names: Sequence[str]) -> list[Arr
 
 
 def _sweep(model: Model) -> None:
-    """Drop nodes and weights that no output depends on."""
-    live = {each.name for each in model.graph.output}
-    kept = []
-    for node in reversed(model.graph.node):
-        if live.intersection(node.output):
-            kept.append(node)
-            live.update(node.input)
-    _drop(model, kept[::-1])
-    model.weights = {name: array for name, array in model.weights.items() if name in live}
+    """Drop the weights that were read by folded nodes only."""
+    read = {name for node in model.graph.node for name in node.input} | {each.name for each in model.graph.output}
+    model.weights = {name: array for name, array in model.weights.items() if name in read}

@@ -45,7 +45,8 @@ def _known_operators(model: Model) -> None:
             f"the model has operators that are not supported: {', '.join(sorted(missing))}",
             where=[name for names in missing.values() for name in names],
             why="; ".join(f"{kind} ({len(names)})" for kind, names in sorted(missing.items())),
-            do="; ".join(dict.fromkeys(hints)) or "replace these layers before the export, or fix the shapes so that they fold",
+            do="; ".join(dict.fromkeys(hints))
+            or "replace these layers before the export, or fix the shapes so that they fold",
         )
 
 
@@ -75,12 +76,7 @@ class _Builder:
                 result = self._stand_ins(call)
             self.values.update(zip(node.output, result if isinstance(result, tuple) else (result,), strict=False))
         if self.refused:
-            raise Unsupported(
-                "the model has forms of operators that are not supported",
-                where=self.refused,
-                why="; ".join(self.refused.values()),
-                do="change these layers before the export",
-            )
+            raise self._complaint()
         for each in self.model.graph.output:
             self._output(each.name)
         return self.graph
@@ -97,9 +93,16 @@ class _Builder:
         """Inputs in place of a refused node's results, so that the refusals after it are found as well."""
         self.types = self.types or infer(self.model)
         if not all(name in self.types for name in call.node.output if name):
-            raise Unsupported("the model has a form of an operator that is not supported", where=self.refused,
-                              why="; ".join(self.refused.values()), do="change this layer before the export")  # fmt: skip
+            raise self._complaint()
         return tuple(self.graph.input(name, self.types[name]) for name in call.node.output)
+
+    def _complaint(self) -> Unsupported:
+        return Unsupported(
+            "the model has forms of operators that are not supported",
+            where=self.refused,
+            why="; ".join(self.refused.values()),
+            do="change these layers before the export",
+        )
 
     def _output(self, name: str) -> None:
         value = self._operand(name)
@@ -107,5 +110,3 @@ class _Builder:
         if taken:  # an output has a name and storage of its own
             value = self.graph.add(Reshape(value.shape), value, name=name)
         self.graph.output(value, name)
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ..ir.graph import Array
 
@@ -53,7 +53,7 @@ class Model:
         return copy
 
 
-def declare(name: str, array: Array) -> helper.ValueInfoProto:
+def declare(name: str, array: Array) -> ValueInfoProto:
     """The ONNX declaration of an array."""
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
 

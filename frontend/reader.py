@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
+from onnx.inliner import inline_local_functions
 
 from ..ir.errors import ModelError
 from ..ir.graph import Array
@@ -49,7 +50,9 @@ def _parse(path: Path) -> ModelProto:
     if not path.is_file():
         raise ModelError(f"there is no file '{path}'", where=[str(path)], do="check the path")
     if path.stat().st_size > MOST_BYTES:
-        raise ModelError(f"'{path.name}' is larger than 2 GiB", where=[str(path)], do="store the weights as external data")
+        raise ModelError(
+            f"'{path.name}' is larger than 2 GiB", where=[str(path)], do="store the weights as external data"
+        )
     again = "export the model again, or copy the file again in binary mode"
     proto = ModelProto()
     try:
@@ -65,7 +68,7 @@ def _parse(path: Path) -> ModelProto:
 
 def _opset(proto: ModelProto, path: Path) -> int:
     versions = [each.version for each in proto.opset_import if each.domain in STANDARD]
-    newest = int(onnx.defs.onnx_opset_version())
+    newest = onnx.defs.onnx_opset_version()
     if len(versions) != 1 or not OLDEST_OPSET <= versions[0] <= newest:
         found = ", ".join(map(str, versions)) or "none"
         raise ModelError(
@@ -74,7 +77,8 @@ def _opset(proto: ModelProto, path: Path) -> int:
             why=f"opsets {OLDEST_OPSET} to {newest} are read",
             do=f"export with opset_version between {OLDEST_OPSET} and {newest}, or use onnx.version_converter",
         )
-    return versions[0]
+    version: int = versions[0]
+    return version
 
 
 def _inline(proto: ModelProto, path: Path) -> ModelProto:
@@ -86,10 +90,12 @@ def _inline(proto: ModelProto, path: Path) -> ModelProto:
         leaves = [key for key, called in calls.items() if not called & calls.keys()]
         if not leaves:
             names = [name for _, name in calls]
-            raise ModelError(f"the functions {', '.join(names)} call themselves", where=names, do="export without functions")
+            raise ModelError(
+                f"the functions {', '.join(names)} call themselves", where=names, do="export without functions"
+            )
         for key in leaves:
             del calls[key]
-    inlined: ModelProto = onnx.inliner.inline_local_functions(proto)
+    inlined = inline_local_functions(proto)
     if len(inlined.graph.node) > MOST_NODES:
         raise ModelError(f"with its functions the model has {len(inlined.graph.node)} nodes", where=[str(path)])
     return inlined
@@ -112,7 +118,7 @@ def _weights(graph: GraphProto, folder: Path) -> dict[str, Array]:
 
 def _keep(graph: GraphProto, field: str, kept: Iterable[object]) -> None:
     items = list(kept)
-    graph.ClearField(field)  # type: ignore[arg-type]
+    graph.ClearField(field)
     getattr(graph, field).extend(items)
 
 
@@ -120,7 +126,14 @@ def _check(model: Model, path: Path) -> None:
     """Let ONNX judge the structure: names, order, attributes, operand counts."""
     for index, node in enumerate(model.graph.node):
         if any(attribute.ref_attr_name for attribute in node.attribute):
-            raise ModelError(f"'{label(node, index)}' refers to an attribute of no function", where=[label(node, index)])
+            raise ModelError(
+                f"'{label(node, index)}' refers to an attribute of no function", where=[label(node, index)]
+            )
+    for each in model.graph.input:
+        if not each.type.tensor_type.HasField("shape"):
+            raise ModelError(
+                f"the input '{each.name}' has no declared rank", where=[each.name], do="export it with a shape"
+            )
     structure = ModelProto()
     structure.CopyFrom(model.proto)
     structure.graph.input.extend(declare(name, array) for name, array in model.weights.items())
@@ -128,7 +141,9 @@ def _check(model: Model, path: Path) -> None:
         onnx.checker.check_model(structure)
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         why = str(error).strip()
-        raise ModelError("ONNX's checker refuses the model", where=[str(path)], why=why, do="export it again") from error
+        raise ModelError(
+            "ONNX's checker refuses the model", where=[str(path)], why=why, do="export it again"
+        ) from error
     written = Counter(name for node in model.graph.node for name in node.output if name)
     known = {*written, *model.weights, *(each.name for each in model.graph.input)}
     lost = [each.name for each in model.graph.output if each.name not in known]

@@ -49,7 +49,9 @@ def infer(model: Model) -> dict[str, Type]:
     try:
         inferred = onnx.shape_inference.infer_shapes(model.skeleton(), check_type=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
-        raise ModelError("operands do not fit their operators", why=str(error).strip(), do="export the model again") from error
+        raise ModelError(
+            "operands do not fit their operators", why=str(error).strip(), do="export the model again"
+        ) from error
     types = {name: Type(array.dtype.name, array.shape) for name, array in model.weights.items()}
     for each in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
         dimensions = _dimensions(each)
@@ -72,10 +74,7 @@ def _declared(each: ValueInfoProto) -> tuple[Dimension, ...]:
             f"the input '{each.name}' is of type {dtype}", where=[each.name],
             why="inputs are float32 images or features", do="export the model with a float32 input",
         )  # fmt: skip
-    dimensions = _dimensions(each)
-    if dimensions is None:
-        raise ModelError(f"the input '{each.name}' has no declared rank", where=[each.name], do="export it with a shape")
-    return dimensions
+    return _dimensions(each) or ()
 
 
 def _agree(name: str, dimensions: tuple[Dimension, ...], given: tuple[int, ...], symbols: dict[str, int]) -> None:

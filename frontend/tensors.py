@@ -34,7 +34,10 @@ def decode(tensor: TensorProto, folder: Path) -> Array:
             array = numpy_helper.to_array(tensor)
         except (ValueError, TypeError) as error:
             raise ModelError(
-                f"the weight '{tensor.name}' cannot be read", where=[tensor.name], why=str(error), do="export the model again"
+                f"the weight '{tensor.name}' cannot be read",
+                where=[tensor.name],
+                why=str(error),
+                do="export the model again",
             ) from error
     check_finite(tensor.name, array)
     return array

@@ -11,7 +11,12 @@ from ...ir.op import Op
 from ...ir.ops import activation, elementwise, pool
 from ..call import Call, Result, rule
 
-BINARY: dict[str, Op] = {"Add": elementwise.Add(), "Sub": elementwise.Sub(), "Mul": elementwise.Mul(), "Div": elementwise.Div()}
+BINARY: dict[str, Op] = {
+    "Add": elementwise.Add(),
+    "Sub": elementwise.Sub(),
+    "Mul": elementwise.Mul(),
+    "Div": elementwise.Div(),
+}
 VARIADIC: dict[str, Op] = {"Sum": elementwise.Add(), "Min": elementwise.Minimum(), "Max": elementwise.Maximum()}
 
 
@@ -43,7 +48,9 @@ def variadic(call: Call) -> Result:
 
 def _real(call: Call) -> None:
     kinds = {value.dtype for value in call.operands if value is not None}
-    call.require(not kinds & {"int64", "int32"} or len(kinds) > 1, "integers computed at run time; export with fixed shapes")
+    call.require(
+        not kinds & {"int64", "int32"} or len(kinds) > 1, "integers computed at run time; export with fixed shapes"
+    )
 
 
 @rule("ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceSumSquare")
@@ -61,7 +68,9 @@ def reduction(call: Call) -> Result:
         x = call.add(elementwise.Mul(), x, x)
     op = {"ReduceMean": pool.Mean, "ReduceMax": pool.ReduceMax}.get(kind, pool.Sum)(axes, keepdims)
     result: Value = call.add(op, x)
-    return call.add(activation.Sqrt(), result) if kind == "ReduceL2" else result  # type: ignore[no-any-return]
+    if kind == "ReduceL2":
+        result = call.add(activation.Sqrt(), result)
+    return result
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool")

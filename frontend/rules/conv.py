@@ -12,7 +12,9 @@ from ..call import Call, Result, rule
 Pads = tuple[int, int, int, int]
 
 
-def window_pads(call: Call, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int] = (1, 1)) -> Pads:
+def window_pads(
+    call: Call, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int] = (1, 1)
+) -> Pads:
     """(top, left, bottom, right) from pads or auto_pad."""
     mode = call.attr("auto_pad", "NOTSET")
     if mode in ("NOTSET", ""):
@@ -38,7 +40,9 @@ def image_window(call: Call, kernel: tuple[int, ...]) -> tuple[tuple[int, int], 
     if min(strides) < 1 or min(dilations) < 1:
         from ...ir.errors import ModelError
 
-        raise ModelError(f"{call.node.op_type} '{call.name}' has strides {strides} and dilations {dilations}", where=[call.name])
+        raise ModelError(
+            f"{call.node.op_type} '{call.name}' has strides {strides} and dilations {dilations}", where=[call.name]
+        )
     return size, strides, window_pads(call, size, strides, dilations), dilations
 
 
@@ -67,7 +71,12 @@ def conv_transpose(call: Call) -> Result:
         between = call.reshape(x, (b, c, h, 1, w, 1))
         between = call.add(Pad((0,) * 6 + (0, 0, 0, strides[0] - 1, 0, strides[1] - 1)), between)
         x = call.reshape(between, (b, c, h * strides[0], w * strides[1]))
-    borders = (kh - 1 - pads[0], kw - 1 - pads[1], kh - strides[0] - pads[2] + more[0], kw - strides[1] - pads[3] + more[1])
+    borders = (
+        kh - 1 - pads[0],
+        kw - 1 - pads[1],
+        kh - strides[0] - pads[2] + more[0],
+        kw - strides[1] - pads[3] + more[1],
+    )
     if min(borders) < 0:
         x = call.add(Pad((0, 0, borders[0], borders[1], 0, 0, borders[2], borders[3])), x)
         borders = (0, 0, 0, 0)

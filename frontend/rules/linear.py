@@ -51,7 +51,9 @@ def gemm(call: Call) -> Result:
     else:
         weight = b if call.attr("transB", 0) else transposed(call, b)
         width = weight.shape[0]
-        fits = c is not None and c.data is not None and c.data.size in (1, width) and c.shape[-1:] in ((), (1,), (width,))
+        fits = (
+            c is not None and c.data is not None and c.data.size in (1, width) and c.shape[-1:] in ((), (1,), (width,))
+        )
         if alpha == beta == 1 and (c is None or fits):
             bias = None if c is None else c if c.shape == (width,) else call.vector(2, width)
             result: Value = call.add(Linear(), a, weight, bias)

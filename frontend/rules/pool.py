@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ...ir.graph import Value
 from ...ir.ops.pool import AveragePool, MaxPool
 from ...ir.ops.shape import Resize
@@ -43,12 +41,14 @@ def resize(call: Call) -> Result:
             shape[axis] = size
     else:
         for axis, scale in zip(axes, call.array(2, "scales"), strict=True):
-            size = shape[axis] * float(scale)
-            call.require(abs(size - round(size)) < 1e-3, f"by {scale}, which gives no whole size")
-            shape[axis] = int(np.round(size))
+            scaled = shape[axis] * float(scale)
+            call.require(abs(scaled - round(scaled)) < 1e-3, f"by {scale}, which gives no whole size")
+            shape[axis] = round(scaled)
     call.require(tuple(shape[:2]) == x.shape[:2], "only height and width are resized")
     coordinates = call.attr("coordinate_transformation_mode", "half_pixel")
-    call.require(coordinates in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"), f"with {coordinates}")
+    call.require(
+        coordinates in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"), f"with {coordinates}"
+    )
     if tuple(shape) == x.shape:
         return x
     nearest = call.attr("nearest_mode", "round_prefer_floor")

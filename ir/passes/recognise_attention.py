@@ -1,8 +1,8 @@
 """Attention by meaning: whatever moves the heads about, element numbers sent through it tell where they come from.
 
-Exporters cut q, k and v out of one product by Split, Slice or Gather, and turn heads and tokens in many orders. Instead of
-matching spellings, the movement is run on the numbers 0, 1, 2, ... of its source: if the number at head h, token n, channel
-c is n * C + channel(h, c), then choosing weight rows channel(h, c) gives the same in head-major order.
+Exporters cut q, k and v out of one product by Split, Slice or Gather, and turn heads and tokens in many orders. Instead
+of matching spellings, the movement is run on the numbers 0, 1, 2, ... of its source: if the number at head h, token n,
+channel c is n * C + channel(h, c), then choosing weight rows channel(h, c) gives the same in head-major order.
 """
 
 from __future__ import annotations
@@ -213,7 +213,11 @@ class RecogniseAttention(Pass):
         Rule("attention", P(MatMul, WEIGHTS, Any("v")), lambda match: _attention(match, False)),
         Rule(
             "attention",
-            P(MatMul, Any("v"), P(Transpose, WEIGHTS, where=lambda op: op.perm[-2:] == (len(op.perm) - 1, len(op.perm) - 2))),
+            P(
+                MatMul,
+                Any("v"),
+                P(Transpose, WEIGHTS, where=lambda op: op.perm[-2:] == (len(op.perm) - 1, len(op.perm) - 2)),
+            ),
             lambda match: _attention(match, True),
         ),
     )

@@ -19,6 +19,8 @@ def _patch_embed(match: Match) -> Value:
     op, (batch, channels, height, width) = node.op, node.output.shape
     assert isinstance(op, Conv)
     patch = (weight.shape[2], weight.shape[3])
+    if patch == (1, 1):
+        raise Miss("a kernel of one pixel is a Linear, not a patch")
     if op.strides != patch:
         raise Miss(f"strides {op.strides} are not the kernel {patch}")
     if op.groups != 1 or op.dilations != (1, 1):

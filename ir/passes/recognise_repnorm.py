@@ -63,7 +63,11 @@ class RecogniseRepnorm(Pass):
     """SLAB's re-parameterised norm. Source: Guo et al., SLAB, section 3.2."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("token_norm", P(Transpose, P(BatchNorm, P(Transpose, Any("x"), name="there"), name="norm")), _after_transpose),
+        Rule(
+            "token_norm",
+            P(Transpose, P(BatchNorm, P(Transpose, Any("x"), name="there"), name="norm")),
+            _after_transpose,
+        ),
         Rule("token_norm", P(BatchNorm, P(Reshape, Any("x")), name="norm"), _after_reshape),
         Rule("rep_norm", P(Add, NORM, P(Mul, Any("x"), Const(name="eta"))), _rep_norm),
     )

@@ -20,7 +20,8 @@ RAMP = P(Clip, P(Add, X, Const(3.0)), where=lambda op: (op.minimum, op.maximum) 
 """min(max(x + 3, 0), 6)."""
 
 UNIT_RAMPS = tuple(
-    P(Clip, P(Add, sixth, Const(0.5)), where=lambda op: (op.minimum, op.maximum) == (0, 1)) for sixth in scaled(X, 1 / 6)
+    P(Clip, P(Add, sixth, Const(0.5)), where=lambda op: (op.minimum, op.maximum) == (0, 1))
+    for sixth in scaled(X, 1 / 6)
 )
 
 

@@ -68,7 +68,9 @@ def _is_identity(node: Node) -> bool:
         return False
     if isinstance(op, Pad):
         return not any(op.pads)
-    return x.shape == y.shape and isinstance(op, (Reshape, Expand, Slice)) or (isinstance(op, Concat) and len(node.inputs) == 1)
+    if isinstance(op, Concat):
+        return len(node.inputs) == 1
+    return x.shape == y.shape and isinstance(op, (Reshape, Expand, Slice))
 
 
 def _shorten(graph: Graph, node: Node) -> int:
@@ -93,7 +95,7 @@ def _shorten(graph: Graph, node: Node) -> int:
 
 
 def _pays(graph: Graph, chain: Sequence[Node], length: int) -> bool:
-    """Whether fewer nodes remain; nodes that others read stay anyway. As many, but nearer to the source, is a gain too."""
+    """Whether fewer nodes remain (those that others read stay), or as many and nearer to the source."""
     dying = 1
     for node in reversed(chain[:-1]):
         if len(node.output.readers) > 1 or any(node.output is out for out in graph.outputs):
