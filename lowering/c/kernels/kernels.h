@@ -7,8 +7,10 @@
 #include "elementwise.h"
 #include "float.h"
 #include "norm.h"
+#include "pack.h"
 #include "pool.h"
 #include "resize.h"
 #include "softmax.h"
+#include "sum.h"
 
 #endif

@@ -1,0 +1,174 @@
+"""From an integer graph and its memory plan to a folder of C: the library, its harness and its self-test."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...ir.errors import BudgetError
+from ...ir.graph import Array, Graph, Value
+from ...ir.memory import Plan
+from ...targets import Target
+from .call import Call
+from .constants import C_TYPES, Constants
+from .files import HARNESS, HEADER, LIBRARY, SELFTEST, WEIGHTS_HEADER, WEIGHTS_SOURCE
+from .steps import emitter, require_known
+from .text import render
+
+KERNELS = Path(__file__).parent / "kernels"
+CODE_RESERVE = 64 * 1024
+"""Bytes of internal flash kept for code when constants are placed; the linker has the last word."""
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A stored run: arrays by input name, and the outputs that the reference computes from them."""
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
+def lower(graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vector: Vector) -> dict[str, Any]:
+    """Write the C library of a planned integer graph into `folder`.
+
+    Args:
+        graph: Integer ops, channels last; the graph that was planned.
+        plan: Its memory plan.
+        target: The device; decides what goes to external flash.
+        folder: An empty folder.
+        name: Prefix of every symbol and file.
+        vector: What the self-test runs and expects.
+
+    Returns:
+        The manifest's part: name, inputs, outputs, symbols, harness, steps.
+
+    Raises:
+        Unsupported: Groups without a kernel, all named.
+        BudgetError: The constants do not fit the target's flash.
+    """
+    require_known([step.group for step in plan.steps])
+    prefix = symbol(name)
+    constants = Constants(prefix)
+    calls = [_call(plan, index, constants) for index in range(len(plan.steps))]
+    external = place_constants(constants, target)
+    context = _context(graph, plan, prefix, calls)
+    _write_sources(folder, context, constants, external)
+    _write_tests(folder, context, vector)
+    return {
+        "name": prefix,
+        "inputs": [_port(value) for value in graph.inputs],
+        "outputs": [_port(value) for value in graph.outputs],
+        "symbols": {"run": f"{prefix}_harness", "arena": f"{prefix}_arena", "step": f"{prefix}_harness_step"},
+        "harness": ["test/harness.c"],
+        "steps": [_step(plan, index, graph) for index in range(len(plan.steps))],
+    }
+
+
+def symbol(name: str) -> str:
+    """A C identifier made from a model's name."""
+    cleaned = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or "model"
+    return f"m_{cleaned}" if cleaned[0].isdigit() else cleaned
+
+
+def place_constants(constants: Constants, target: Target) -> set[str]:
+    """Which constants go to external flash; none on a target without budgets.
+
+    Raises:
+        BudgetError: They fit neither.
+    """
+    internal = target.flash_budget
+    if internal is None or constants.nbytes <= internal - CODE_RESERVE:
+        return set()
+    external = constants.place(internal - CODE_RESERVE)
+    room = target.external_flash_budget or 0
+    need = sum(len(item.data) for item in constants.items.values() if item.name in external)
+    if need > room:
+        have = f"{internal} bytes of internal flash and {room} of external flash"
+        do = "a smaller model, or a target with more flash"
+        what = f"the weights take {constants.nbytes} bytes and do not fit {target.name}"
+        raise BudgetError(what, why=f"it has {have}, {CODE_RESERVE} of them kept for code", do=do)
+    return external
+
+
+def _call(plan: Plan, index: int, constants: Constants) -> Call:
+    step = plan.steps[index]
+    kind = step.group.kind if step.group.kind != "single" else type(step.group.nodes[0].op).__name__.lower()
+    call = Call(kind, plan, step, constants)
+    emit = emitter(step.group)
+    assert emit is not None
+    emit(call)
+    return call
+
+
+def _context(graph: Graph, plan: Plan, prefix: str, calls: Sequence[Call]) -> dict[str, Any]:
+    functions: dict[tuple[object, ...], tuple[str, Call]] = {}
+    steps = []
+    for index, call in enumerate(calls):
+        key = call.signature()
+        if key not in functions:
+            functions[key] = (f"{call.kind}_{len(functions)}", call)
+        steps.append({"index": index, "function": functions[key][0], "call": call, "name": call.step.name})
+    return {
+        "prefix": prefix, "upper": prefix.upper(), "arena": plan.arena_bytes, "steps": steps,
+        "functions": [{"name": name, "call": call} for name, call in functions.values()],
+        "pixels": any(call.pixels for call in calls), "inputs": [_place(plan, v) for v in graph.inputs],
+        "outputs": [_place(plan, v) for v in graph.outputs], "kernels": "kernels.h",
+    }  # fmt: skip
+
+
+def _place(plan: Plan, value: Value) -> dict[str, Any]:
+    offset = None if value.name in plan.streamed else plan.buffer(value.name).offset
+    row = int(np.prod(value.shape[2:], dtype=np.int64))
+    return {
+        "name": symbol(value.name), "type": C_TYPES[value.dtype], "offset": offset, "bytes": value.type.nbytes,
+        "size": value.type.size, "row": row, "shape": value.shape,
+    }  # fmt: skip
+
+
+def _port(value: Value) -> dict[str, Any]:
+    quant = value.type.quant
+    return {
+        "name": value.name, "dtype": value.dtype, "shape": list(value.shape),
+        "scale": None if quant is None else quant.scale, "zero_point": None if quant is None else quant.zero_point,
+    }  # fmt: skip
+
+
+def _step(plan: Plan, index: int, graph: Graph) -> dict[str, Any]:
+    """What a step makes and where, so that a run can be compared with the reference step by step."""
+    group = plan.steps[index].group
+    made = [
+        {"name": value.name, "offset": plan.buffer(value.name).offset, "dtype": value.dtype, "shape": list(value.shape)}
+        for value in group.outputs
+    ]
+    return {"name": group.name, "kind": group.kind, "sources": list(group.sources), "outputs": made, "macs": group.macs}
+
+
+def _write_sources(folder: Path, context: dict[str, Any], constants: Constants, external: set[str]) -> None:
+    source = folder / "src"
+    source.mkdir(parents=True)
+    for kernel in sorted(KERNELS.glob("*.h")):
+        (source / kernel.name).write_bytes(kernel.read_bytes())
+    prefix = context["prefix"]
+    (source / f"{prefix}.h").write_text(render(HEADER, **context), encoding="ascii")
+    (source / f"{prefix}.c").write_text(render(LIBRARY, **context), encoding="ascii")
+    declared = render(WEIGHTS_HEADER, **context, declarations=constants.declarations())
+    (source / f"{prefix}_weights.h").write_text(declared, encoding="ascii")
+    with (source / f"{prefix}_weights.c").open("w", encoding="ascii") as file:
+        file.write(render(WEIGHTS_SOURCE, **context))
+        file.writelines(constants.definitions(external))
+
+
+def _write_tests(folder: Path, context: dict[str, Any], vector: Vector) -> None:
+    test = folder / "test"
+    test.mkdir()
+    (test / "harness.c").write_text(render(HARNESS, **context), encoding="ascii")
+    stored = Constants("vector")
+    inputs = [stored.add(array, f"input {name}") for name, array in vector.inputs.items()]
+    outputs = [stored.add(array, f"expected {name}") for name, array in vector.outputs.items()]
+    text = render(SELFTEST, **context, given=inputs, expected=outputs, vectors=stored.declarations() + "".join(stored.definitions(set())))
+    (test / "selftest.c").write_text(text, encoding="ascii")
