@@ -13,7 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .driver import compile, load, run
+    from .driver import compile, load
+    from .execution import run
     from .ir.errors import EdgesmithError
     from .ir.graph import Graph
     from .lowering.artifact import Artifact
@@ -29,7 +30,7 @@ HOMES = {
     "Target": "targets",
     "compile": "driver",
     "load": "driver",
-    "run": "driver",
+    "run": "execution",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from . import __version__, console, driver, queries
+from . import __version__, console, driver, execution, queries
 from .ir.errors import EdgesmithError
 
 __all__ = ["commands", "main"]
@@ -23,7 +23,7 @@ UNITS = {"": 1, "B": 1, "K": 1024, "KIB": 1024, "M": 1024**2, "MIB": 1024**2}
 FILE = click.Path(path_type=Path)
 
 
-class Bytes(click.ParamType):
+class Bytes(click.ParamType[int]):
     """A number of bytes: 262144, 256K, 0.5M."""
 
     name = "bytes"
@@ -38,7 +38,7 @@ class Bytes(click.ParamType):
         return int(float(found[1]) * UNITS[found[2].upper()])
 
 
-class Shape(click.ParamType):
+class Shape(click.ParamType[Named]):
     """The full shape of one input: x=1x3x224x224."""
 
     name = "name=AxBxC"
@@ -110,7 +110,7 @@ def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
 def run(artifact: Path, **options: Any) -> Data:
     """Run an artifact in the emulator or on this computer."""
     with console.progress() as progress:
-        return driver.run(artifact, progress=progress, **options).json()
+        return execution.run(artifact, progress=progress, **options).json()
 
 
 @commands.command()

@@ -52,7 +52,7 @@ def show(
         "macs": total.macs,
         "parameters": total.parameters,
         "ops": total.ops,
-        "nodes": [{"name": node.name, "op": type(node.op).__name__, "sources": list(node.sources)} for node in graph.nodes],
+        "nodes": [{"name": n.name, "op": type(n.op).__name__, "sources": list(n.sources)} for n in graph.nodes],
         "text": text(graph),
     }
 

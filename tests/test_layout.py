@@ -31,7 +31,7 @@ ALLOWED = {
 
 HOMES = {
     "onnx": ("frontend/", "runtimes/ort.py"),
-    "onnxruntime": ("frontend/", "runtimes/"),
+    "onnxruntime": ("frontend/", "runtimes/ort.py", "runtimes/series.py"),
     "unicorn": ("runtimes/",),
     "elftools": ("runtimes/",),
     "capstone": ("runtimes/",),

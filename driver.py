@@ -1,0 +1,293 @@
+"""The stages in order, from an ONNX file to an artifact: the only file that knows them all."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import figures
+from .execution import quantised, real, runner, same, save_vectors
+from .feeds import Input, Source, inputs_of, samples, synthetic
+from .ir.errors import BudgetError, InternalError, UsageError
+from .ladder import Ladder
+from .queries import find_target
+
+if TYPE_CHECKING:
+    from .ir.graph import Array, Graph
+    from .ir.passes.base import Pass
+    from .lowering.artifact import Artifact
+    from .lowering.c.toolchain import Sizes
+    from .runtimes import Measurement
+    from .targets import Target
+
+__all__ = ["Compilation", "compile", "load"]
+
+Progress = Callable[[str], None]
+Shapes = Mapping[str, tuple[int, ...]]
+
+NOISE_SAMPLES = 8
+REFERENCE_SAMPLES = 64
+LOOK_MACS, LOOK_SAMPLES = 400_000_000, 16
+"""What one rung of numpy may cost decides how many samples it sees, LOOK_SAMPLES at most."""
+
+STACK_ALLOWANCE = 2048
+"""Bytes of stack the planner leaves room for; what the program really needs is measured and checked afterwards."""
+
+
+def load(model: str | PathLike[str], shapes: Shapes | None = None) -> Graph:
+    """Read an ONNX model as a graph of recognised operators; `print(edgesmith.ir.text.show(graph))` shows it.
+
+    Args:
+        model: An `.onnx` file; it is only read.
+        shapes: A full shape for each input with symbolic dimensions.
+
+    Raises:
+        ModelError: The file cannot be used, or holds operators that are unknown here (all are named).
+    """
+    from . import frontend
+
+    return frontend.load(model, shapes)
+
+
+def compile(
+    model: str | PathLike[str] | Graph,
+    target: str | Target,
+    *,
+    out: str | PathLike[str],
+    calibration: Source | None = None,
+    shapes: Shapes | None = None,
+    ram: int | None = None,
+    stream: str = "auto",
+    check: bool = True,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Turn a model into a C library that fits a device, and prove that it computes what was meant.
+
+    Args:
+        model: An `.onnx` file, or what `load` returned.
+        target: Name of a device, a path to a `.toml` file of your own, or a `Target`.
+        out: Folder for the artifact. It appears when everything is done; an artifact that lay there is replaced.
+        calibration: Typical inputs: a path to `.npz` or `.npy`, a mapping of arrays, or one array. Without, noise.
+        shapes: A full shape for each input with symbolic dimensions.
+        ram: Bytes of RAM for arena, stack and statics instead of the target's own budget.
+        stream: Precision of the tokens between blocks: "int8", "int16", or "auto" for what accuracy and budget say.
+        check: Also run the result on this computer and in the emulator, and compare bit for bit.
+        progress: Called with the name of each stage as it begins.
+
+    Raises:
+        ModelError: The model or the data cannot be used (exit code 3).
+        BudgetError: It does not fit (4).
+        MachineError: A tool is missing here (5).
+        UsageError: Unknown target, or `out` holds something else than an artifact (2).
+    """
+    from .lowering.artifact import check_vacant
+
+    place = Path(out)
+    check_vacant(place)
+    device = find_target(target)
+    if device.backend != "c":
+        raise UsageError(f"no back end compiles for '{device.name}' yet", do="see: edgesmith targets")
+    job = Compilation(device, ram or device.ram_budget, stream, check, progress or (lambda stage: None))
+    job.read(model, shapes or {}, calibration)
+    job.simplify()
+    job.quantise()
+    job.plan_memory()
+    return job.write(place)
+
+
+@dataclass
+class Compilation:
+    """One compile on its way: each stage leaves its result here for the next."""
+
+    device: Target
+    budget: int | None
+    stream: str
+    check: bool
+    say: Progress
+    ladder: Ladder = field(default_factory=Ladder)
+
+    def read(self, model: str | PathLike[str] | Graph, shapes: Shapes, calibration: Source | None) -> None:
+        """Import the model and the data; ONNX Runtime's outputs are what everything later is held against."""
+        from . import frontend
+        from .ir.graph import Graph
+        from .runtimes import series
+
+        self.say("read the model")
+        path = None if isinstance(model, Graph) else Path(model)
+        self.graph = model.copy() if isinstance(model, Graph) else frontend.imported(model, shapes)
+        self.name = path.stem if path else self.graph.name
+        self.origin = figures.origin(path)
+        self.inputs: list[Input] = inputs_of(self.graph)
+        self.noise = calibration is None
+        if calibration is None:
+            self.data = synthetic(self.inputs, NOISE_SAMPLES)
+        else:
+            self.data = samples(calibration, self.inputs, "calibration")
+        self.looks = self.data[: figures.looks(self.graph, LOOK_MACS, LOOK_SAMPLES)]
+        if path is not None:
+            self.say("run it in ONNX Runtime")
+            self.ladder.climb("ONNX Runtime", list(series.onnx(path, self.data[:REFERENCE_SAMPLES])))
+        self._look("imported graph" if path else "graph as given")
+
+    def simplify(self) -> None:
+        """Recognise operators, then apply the exact passes; each that changes something is a rung."""
+        from . import frontend
+        from .ir.passes.pipelines import run_pipeline
+
+        self.say("recognise operators")
+        frontend.recognised(self.graph)
+        self._look("recognised operators")
+        self.say("apply exact passes")
+        run_pipeline(self.graph, on_step=self._passed)
+
+    def _passed(self, done: Pass, rewrites: int, graph: Graph) -> None:
+        self._look(f"{done.name} ({rewrites})")
+
+    def _look(self, rung: str) -> None:
+        from .ir.interpret import run
+
+        self.ladder.climb(rung, [run(self.graph, feeds) for feeds in self.looks])
+
+    def quantise(self) -> None:
+        """Measure ranges on the data and turn the graph into integers."""
+        from .ir.passes.calibrate import calibrate
+        from .ir.passes.quantise import QuantOptions, quantise
+
+        self.say("calibrate")
+        stacked = {each.name: np.concatenate([feeds[each.name] for feeds in self.data]) for each in self.inputs}
+        self.calibration = calibrate(self.graph, stacked, lambda done, of: self.say(f"calibrate: {done} of {of}"))
+        self.say("quantise")
+        streams = ("int16", "int8") if self.stream == "auto" else (self.stream,)
+        self.candidates = {
+            stream: quantise(self.graph, self.calibration, QuantOptions(stream=stream)) for stream in streams
+        }
+
+    def plan_memory(self) -> None:
+        """Plan the most precise candidate that keeps within the budget."""
+        from .ir.memory import plan
+
+        budget = None if self.budget is None else self.budget - STACK_ALLOWANCE
+        for last, (stream, graph) in enumerate(self.candidates.items(), 1 - len(self.candidates)):
+            self.say("plan memory")
+            try:
+                self.plan = plan(graph, budget, lambda text: self.say(f"plan memory: {text}"))
+            except BudgetError:
+                if not last:
+                    raise
+                continue
+            self.stream, self.integer = stream, graph
+            return
+
+    def write(self, place: Path) -> Artifact:
+        """Generate the library in a folder of its own, judge it, and only then put it where it belongs."""
+        from .ir.memory.picture import svg
+        from .lowering import artifact
+        from .lowering.c.lower import Vector, lower
+        from .report import render
+
+        self._reference()
+        with artifact.staging(place) as folder:
+            self.say("generate C")
+            vector = Vector(self.stored[0], self.wanted[0])
+            part = lower(self.integer, self.plan, self.device, folder, self.name, vector)
+            save_vectors(folder, self.stored, self.wanted)
+            (folder / artifact.MANIFEST).write_text(json.dumps(self._interface(part)), encoding="utf-8")
+            manifest = self._judge(folder, part)
+            page = render(manifest, self.device, svg(self.plan))
+            (folder / "report.html").write_text(page, encoding="utf-8")
+            artifact.seal(folder, manifest)
+        return artifact.load(place)
+
+    def _reference(self) -> None:
+        """What the integer graph computes: the truth that generated code must meet bit for bit."""
+        from .ir.interpret import run
+
+        self.say("run the integer reference")
+        self.takes, self.gives = figures.tensors(self.integer.inputs), figures.tensors(self.integer.outputs)
+        self.stored = [quantised(feeds, self.takes) for feeds in self.looks]
+        self.wanted = [run(self.integer, feeds) for feeds in self.stored]
+        self.ladder.climb(f"integer reference, {self.stream} stream", [real(each, self.gives) for each in self.wanted])
+
+    def _interface(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        """What runners need to know."""
+        return {
+            "name": part["name"],
+            "backend": self.device.backend,
+            "target": self.device.name,
+            "inputs": self.takes,
+            "outputs": self.gives,
+            "symbols": part["symbols"],
+            "harness": part["harness"],
+            "steps": part["steps"],
+        }
+
+    def _judge(self, folder: Path, part: Mapping[str, Any]) -> dict[str, Any]:
+        """Build, measure, compare, hold against the budgets; the whole manifest."""
+        sizes, stack = self._build(folder, part)
+        run = self._verify(folder) if self.check else None
+        memory = figures.memory(self.plan, sizes, stack, run, self.budget)
+        flash = figures.flash(sizes, self.device)
+        figures.check_fit(memory, flash, self.device)
+        return {
+            **self._interface(part),
+            "model": {**self.origin, "inputs": [each.json() for each in self.inputs]},
+            "stream": self.stream,
+            "calibration": {"source": "noise" if self.noise else "data", "samples": len(self.data)},
+            "columns": figures.columns(memory, flash),
+            "memory": memory,
+            "flash": flash,
+            "cost": figures.cost(self.integer, part["steps"], run),
+            "verification": self.ladder.json(),
+            "versions": figures.versions(),
+        }
+
+    def _build(self, folder: Path, part: Mapping[str, Any]) -> tuple[Sizes | None, int | None]:
+        """Sections of the linked program and the bound on its stack; None for a computer, which has no such limits."""
+        from .lowering.c import toolchain
+        from .runtimes import artifact
+        from .runtimes.stack import stack_bound
+
+        if not self.device.regions:
+            return None, None
+        self.say(f"build for {self.device.name}")
+        library = artifact.load(folder)
+        entries = [library.run, library.arena]
+        with tempfile.TemporaryDirectory() as build:
+            elf = Path(build) / f"{self.name}.elf"
+            toolchain.compile_elf(library.sources, self.device, elf, entries, stack=library.stack_bytes)
+            return toolchain.section_sizes(elf, self.device), stack_bound(elf, library.run).bytes
+
+    def _verify(self, folder: Path) -> Measurement | None:
+        """Run the program on this computer and in the emulator; both must give the reference's integers."""
+        from .runtimes import series
+
+        self.say("run on this computer")
+        feeds = [quantised(each, self.takes) for each in self.data[:REFERENCE_SAMPLES]]
+        outputs = list(series.stored(series.program("host", folder), feeds))
+        self._equal("C on this computer", outputs)
+        if not self.device.regions:
+            return None
+        self.say(f"run on the emulated {self.device.name}")
+        run = runner("emulator").run(folder, self.stored[0])
+        self._equal(f"C on the emulated {self.device.name}", [run.raw])
+        if run.arena_high_water != self.plan.arena_bytes:
+            raise InternalError(
+                "the program used another amount of memory than planned", where=[self.name],
+                why=f"planned {self.plan.arena_bytes} bytes of arena, measured {run.arena_high_water}",
+            )  # fmt: skip
+        return run
+
+    def _equal(self, rung: str, outputs: Sequence[Mapping[str, Array]]) -> None:
+        pairs = list(zip(outputs, self.wanted, strict=False))
+        equal = sum(same(one, other) for one, other in pairs)
+        self.ladder.climb(rung, [real(each, self.gives) for each in outputs], equal == len(pairs))
+        if equal < len(pairs):
+            why = f"{len(pairs) - equal} of {len(pairs)} samples differ"
+            raise InternalError(f"{rung} does not equal the integer reference", where=[self.name], why=why)

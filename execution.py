@@ -1,0 +1,231 @@
+"""From an artifact to what it computes and costs: samples in, real values out, compared bit for bit where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .feeds import Input, Source, samples
+from .ir.errors import MachineError, UsageError
+from .ir.graph import Array, Quant
+from .lowering import artifact as artifacts
+
+if TYPE_CHECKING:
+    from .lowering.artifact import Artifact
+    from .runtimes import Measurement, Runner
+
+__all__ = ["VECTORS", "Outcome", "load_vectors", "quantised", "real", "run", "runner", "same", "save_vectors"]
+
+VECTORS = "vectors.npz"
+VALUES_SHOWN = 4096
+Feeds = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Several samples on one runner.
+
+    Attributes:
+        artifact: What ran.
+        measurement: Cost and outputs of the first sample.
+        outputs: Real values of all samples, stacked along a new first axis, by output name.
+        raw: The same as the integers the program wrote.
+        equal: Samples whose integers equal those of `against`; None unless asked for.
+        against: "reference" (the integer reference, as the compile kept it) or "host" (the same C on this computer).
+    """
+
+    artifact: Artifact
+    measurement: Measurement
+    outputs: dict[str, Array]
+    raw: dict[str, Array] = field(repr=False)
+    equal: int | None = None
+    against: str = ""
+
+    @property
+    def samples(self) -> int:
+        """How many ran."""
+        return len(next(iter(self.outputs.values())))
+
+    def json(self) -> dict[str, Any]:
+        """Plain data; `docs/json.md` says what each key means."""
+        found = self.measurement
+        return {
+            "artifact": self.artifact.name,
+            "target": self.artifact.target,
+            "runner": found.runner,
+            "device": found.device,
+            "kind": found.kind,
+            "samples": self.samples,
+            "latency_ms": list(found.latency_ms) if found.latency_ms else None,
+            "latency_kind": found.latency_kind,
+            "latency_because": found.latency_because,
+            "instructions": found.instructions,
+            "functions": found.per_function,
+            "arena_bytes": found.arena_high_water,
+            "stack_bytes": found.stack_high_water,
+            "regions": found.regions,
+            "equal": self.equal,
+            "against": self.against or None,
+            "outputs": {name: _described(array) for name, array in self.outputs.items()},
+        }
+
+
+def _described(array: Array) -> dict[str, Any]:
+    """Shape, a line for people, and the values unless they are many."""
+    scores = array.reshape(len(array), -1)
+    classes = ", ".join(str(index) for index in scores.argmax(1)[:12]) + (", ..." if len(array) > 12 else "")
+    span = f"from {array.min():.4g} to {array.max():.4g}"
+    return {
+        "shape": list(array.shape),
+        "dtype": array.dtype.name,
+        "summary": f"largest at {classes}; {span}",
+        "values": array.tolist() if array.size <= VALUES_SHOWN else None,
+    }
+
+
+def run(
+    artifact: Artifact | str | PathLike[str],
+    on: str = "emulator",
+    inputs: Source | None = None,
+    *,
+    runs: int = 1,
+    check: bool = False,
+    save: str | PathLike[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Run an artifact.
+
+    Args:
+        artifact: What `compile` returned, or its folder.
+        on: "emulator" or "host".
+        inputs: As for `compile`'s calibration. Without, the samples that the compile kept.
+        runs: How many samples at most.
+        check: Compare the integers bit for bit, with the integer reference for the samples kept, else with the host.
+        save: Write the real outputs to this `.npz`; it must not exist.
+        progress: Called with the name of each stage.
+
+    Raises:
+        UsageError: No artifact, no such runner, or `save` exists.
+        ModelError: The inputs do not fit.
+        MachineError: The runner lacks something on this computer.
+    """
+    say = progress or (lambda stage: None)
+    opened = artifacts.load(Path(artifact) if isinstance(artifact, str | PathLike) else artifact.folder)
+    device = runner(on)
+    if save is not None and Path(save).exists():
+        do = "choose another name, or remove it yourself"
+        raise UsageError("the file to save to exists", where=[str(save)], do=do)
+    feeds, wanted = _feeds(opened, inputs, runs)
+    say(f"run on the {on}: 1 of {len(feeds)}")
+    measurement = device.run(opened.folder, feeds[0])
+    raw = [measurement.raw, *_rest(opened, on, feeds, say)]
+    equal, against = None, ""
+    if check:
+        against = "reference" if wanted else "host"
+        say(f"compare with the {against}")
+        equal = sum(map(same, raw, wanted or _every(opened, "host", feeds)))
+    outcome = _outcome(opened, measurement, raw, equal, against)
+    if save is not None:
+        np.savez(save, allow_pickle=False, **outcome.outputs)
+    return outcome
+
+
+def runner(name: str) -> Runner:
+    """The runner for artifacts of that name, known to work here."""
+    from . import runtimes
+
+    found = runtimes.load(name)
+    if name not in ("emulator", "host"):
+        raise UsageError(f"'{name}' does not run artifacts of the C back end", do="use emulator or host")
+    if why_not := found.why_not():
+        raise MachineError(f"the {name} cannot run here", do=why_not)
+    return found
+
+
+def _rest(artifact: Artifact, on: str, feeds: Sequence[Feeds], say: Callable[[str], None]) -> Iterator[Feeds]:
+    """Outputs of all samples but the first, from one more build."""
+    for number, outputs in enumerate(_every(artifact, on, feeds[1:]) if feeds[1:] else (), 2):
+        say(f"run on the {on}: {number} of {len(feeds)}")
+        yield outputs
+
+
+def _every(artifact: Artifact, on: str, feeds: Sequence[Feeds]) -> Iterator[Feeds]:
+    from .runtimes import series
+
+    return series.stored(series.program(on, artifact.folder), feeds)
+
+
+def _outcome(
+    artifact: Artifact, measurement: Measurement, raw: Sequence[Feeds], equal: int | None, against: str
+) -> Outcome:
+    stacked = {name: np.stack([each[name] for each in raw]) for name in raw[0]}
+    return Outcome(artifact, measurement, real(stacked, artifact.manifest["outputs"]), stacked, equal, against)
+
+
+def real(stored: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+    """Outputs as float32 real values."""
+    result = {}
+    for tensor in tensors:
+        quant, array = _quant(tensor), stored[tensor["name"]]
+        result[tensor["name"]] = array if quant is None else quant.dequantise(array).astype(np.float32)
+    return result
+
+
+def _feeds(artifact: Artifact, inputs: Source | None, runs: int) -> tuple[list[Feeds], list[Feeds]]:
+    """Integers to feed, and the outputs they must give where those are known."""
+    if inputs is None:
+        feeds, wanted = load_vectors(artifact.folder)
+        return feeds[:runs], wanted[:runs]
+    model = [Input(**entry) for entry in artifact.manifest["model"]["inputs"]]
+    given = samples(inputs, model, "images")[:runs]
+    return [quantised(each, artifact.manifest["inputs"]) for each in given], []
+
+
+def quantised(feeds: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+    """Real values in the model's own layout as the integers the program takes: images become channels-last."""
+    result = {}
+    for tensor in tensors:
+        array, shape = feeds[tensor["name"]], tuple(tensor["shape"])
+        if array.ndim == 4 and array.shape != shape:
+            array = array.transpose(0, 2, 3, 1)
+        quant = _quant(tensor)
+        result[tensor["name"]] = array.reshape(shape) if quant is None else quant.quantise(array, tensor["dtype"])
+    return result
+
+
+def _quant(tensor: Mapping[str, Any]) -> Quant | None:
+    scale = tensor["scale"]
+    if scale is None:
+        return None
+    many = isinstance(scale, list)
+    return Quant(tuple(scale) if many else scale, tensor["zero_point"] or 0, -1 if many else None)
+
+
+def save_vectors(folder: Path, feeds: Sequence[Feeds], wanted: Sequence[Feeds]) -> None:
+    """Keep samples as integers, with the integer reference's outputs, in the artifact."""
+    arrays = {f"in.{name}": np.stack([each[name] for each in feeds]) for name in feeds[0]}
+    arrays |= {f"out.{name}": np.stack([each[name] for each in wanted]) for name in wanted[0]}
+    np.savez(folder / VECTORS, allow_pickle=False, **arrays)
+
+
+def load_vectors(folder: Path) -> tuple[list[Feeds], list[Feeds]]:
+    """The samples kept, and their outputs."""
+    with np.load(folder / VECTORS, allow_pickle=False) as file:
+        arrays = dict(file)
+    return _rows(arrays, "in."), _rows(arrays, "out.")
+
+
+def _rows(arrays: Mapping[str, Array], prefix: str) -> list[Feeds]:
+    columns = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+    count = len(next(iter(columns.values())))
+    return [{name: column[i] for name, column in columns.items()} for i in range(count)]
+
+
+def same(one: Feeds, other: Feeds) -> bool:
+    """Whether all outputs are equal."""
+    return all(np.array_equal(one[name], other[name]) for name in other)

@@ -1,0 +1,144 @@
+"""The figures of a compile as plain data: what a manifest says of memory, flash, cost and tools."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .ir.errors import BudgetError
+
+if TYPE_CHECKING:
+    from .ir.graph import Graph, Value
+    from .ir.memory import Plan
+    from .lowering.c.toolchain import Sizes
+    from .runtimes import Measurement
+    from .targets import Target
+
+__all__ = ["check_fit", "columns", "cost", "flash", "looks", "memory", "origin", "tensors", "versions"]
+
+TOOLS = ("numpy", "onnx", "onnxruntime", "ortools", "unicorn", "ziglang")
+STATIC_SECTIONS = (".data", ".bss")
+
+
+def looks(graph: Graph, macs: int, most: int) -> int:
+    """How many samples numpy can run for so many multiply-accumulates; at least one, at most `most`."""
+    from .ir.cost import cost as cost_of
+
+    return max(1, min(most, macs // max(1, cost_of(graph).macs)))
+
+
+def tensors(values: Iterable[Value]) -> list[dict[str, Any]]:
+    """Inputs or outputs of an integer graph as a manifest has them: real = scale * (integer - zero_point)."""
+    return [
+        {
+            "name": value.name,
+            "dtype": value.dtype,
+            "shape": list(value.shape),
+            "scale": None if value.type.quant is None else _plain(value.type.quant.scale),
+            "zero_point": None if value.type.quant is None else value.type.quant.zero_point,
+        }
+        for value in values
+    ]
+
+
+def _plain(scale: float | tuple[float, ...]) -> float | list[float]:
+    return [float(each) for each in scale] if isinstance(scale, tuple) else float(scale)
+
+
+def origin(model: str | PathLike[str] | None) -> dict[str, Any]:
+    """Name and hash of the file a model came from; both None for a graph made in Python."""
+    if model is None:
+        return {"file": None, "sha256": None}
+    return {"file": Path(model).name, "sha256": hashlib.sha256(Path(model).read_bytes()).hexdigest()}
+
+
+def memory(
+    plan: Plan, sizes: Sizes | None, stack: int | None, run: Measurement | None, budget: int | None
+) -> dict[str, Any]:
+    """RAM in bytes. `total` is the arena, the bound of the stack, and statics."""
+    static = sum(sizes.sections.get(name, (0, 0))[1] for name in STATIC_SECTIONS) if sizes else None
+    return {
+        "arena_bytes": plan.arena_bytes,
+        "arena_measured": run.arena_high_water if run else None,
+        "stack_bound": stack,
+        "stack_measured": run.stack_high_water if run else None,
+        "static_bytes": static,
+        "total": plan.arena_bytes + (stack or 0) + (static or 0),
+        "budget": budget,
+        "lower_bound": plan.lower_bound,
+        "gap": plan.gap,
+        "plan": plan.to_json(),
+    }
+
+
+def flash(sizes: Sizes | None, device: Target) -> dict[str, Any]:
+    """Flash in bytes: by what it holds, and by where it lies, internal and external apart."""
+    if sizes is None:
+        return dict.fromkeys(("code", "weights", "internal", "budget", "external", "external_budget"))
+    section = {name: length for name, (_, length) in sizes.sections.items()}
+    external = section.get(".es_external", 0)
+    internal = sum(section.get(name, 0) for name in (".text", ".rodata", ".data"))
+    if device.external_flash_budget is None:
+        internal, external = internal + external, 0
+    return {
+        "code": section.get(".text", 0),
+        "weights": section.get(".rodata", 0) + section.get(".es_external", 0),
+        "internal": internal,
+        "budget": device.flash_budget,
+        "external": external,
+        "external_budget": device.external_flash_budget,
+    }
+
+
+def columns(memory: Mapping[str, Any], flash: Mapping[str, Any]) -> dict[str, Any]:
+    """The four columns in which ST's users compare: activations and runtime in RAM, weights and code in flash."""
+    return {
+        "activation_ram": memory["arena_bytes"],
+        "runtime_ram": memory["total"] - memory["arena_bytes"],
+        "weights_flash": flash["weights"],
+        "code_flash": flash["code"],
+    }
+
+
+def cost(graph: Graph, steps: Sequence[Mapping[str, Any]], run: Measurement | None) -> dict[str, Any]:
+    """Work and time of one inference; layers by their multiply-accumulates, functions by instructions."""
+    from .ir.cost import cost as cost_of
+
+    return {
+        "macs": cost_of(graph).macs,
+        "instructions": run.instructions if run else None,
+        "latency_ms": list(run.latency_ms) if run and run.latency_ms else None,
+        "latency_kind": run.latency_kind if run else "unknown",
+        "latency_because": run.latency_because if run else "",
+        "functions": run.per_function if run else {},
+        "unit": "MACs",
+        "layers": [{"name": step["name"], "kind": step["kind"], "cost": step["macs"]} for step in steps],
+    }
+
+
+def versions() -> dict[str, str]:
+    """The tools whose releases may change a result."""
+    from . import __version__
+
+    return {"edgesmith": __version__, **{name: metadata.version(name) for name in TOOLS}}
+
+
+def check_fit(memory: Mapping[str, Any], flash: Mapping[str, Any], device: Target) -> None:
+    """Hold what the program needs against every budget.
+
+    Raises:
+        BudgetError: It needs more; says of what and by how much.
+    """
+    rows = [
+        ("RAM", memory["total"], memory["budget"], "give a larger --ram if the application leaves it"),
+        ("internal flash", flash["internal"], flash["budget"], "choose a smaller model, or a device with more flash"),
+        ("external flash", flash["external"], flash["external_budget"], "choose a smaller model"),
+    ]
+    for what, used, budget, do in rows:
+        if used is not None and budget is not None and used > budget:
+            over = f"{used - budget:,} more than the budget of {budget:,}"
+            raise BudgetError(f"the program needs {used:,} bytes of {what} on {device.name}, {over}", do=do)
