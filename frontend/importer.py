@@ -108,5 +108,7 @@ class _Builder:
         value = self._operand(name)
         taken = value.producer is None or any(value is other for other in self.graph.outputs)
         if taken:  # an output has a name and storage of its own
+            if value.is_constant and value.name == name:
+                self.graph.rename(value, f"{name}.constant")
             value = self.graph.add(Reshape(value.shape), value, name=name)
         self.graph.output(value, name)

@@ -50,13 +50,7 @@ def instance_norm(call: Call) -> Result:
 
 @rule("GroupNormalization")
 def group_norm(call: Call) -> Result:
-    """Scale and bias per group in opset 18, per channel from 21 on."""
-    groups, channels = call.attr("num_groups"), call.x.shape[1]
-    vectors = []
-    for index in (1, 2):
-        value = call[index]
-        if value.shape == (groups,) and groups != channels:
-            value = call.graph.constant(np.repeat(call.array(index, "scale and bias"), channels // groups), value.name)
-        vectors.append(value)
-    result: Value = call.add(GroupNorm(groups, call.attr("epsilon", 1e-5)), call.x, *vectors)
+    """Scale and bias per channel; the form of opset 18, per group, is withdrawn from ONNX."""
+    op = GroupNorm(call.attr("num_groups"), call.attr("epsilon", 1e-5))
+    result: Value = call.add(op, call.x, call[1], call[2])
     return result

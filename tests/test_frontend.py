@@ -1,0 +1,478 @@
+"""The front end, operator form by form: the graph must say what ONNX Runtime says of the same file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from edgesmith.frontend import imported, load
+from edgesmith.frontend.fold import fold, run
+from edgesmith.frontend.model import Model
+from edgesmith.frontend.reader import read
+from edgesmith.frontend.shapes import bind
+from edgesmith.ir.errors import ModelError, Unsupported, UsageError
+from edgesmith.ir.graph import Array
+from edgesmith.ir.interpret import run as interpret
+
+Attributes = dict[str, Any]
+
+
+def draw(*shape: int, low: float = -2.0, high: float = 2.0) -> Array:
+    return np.random.default_rng(sum(shape) + len(shape)).uniform(low, high, shape).astype(np.float32)
+
+
+def ints(*numbers: int) -> Array:
+    return np.asarray(numbers, np.int64)
+
+
+@dataclass
+class Form:
+    """One operator as a file may have it: x goes in first, constants after it (None: operand left out)."""
+
+    kind: str
+    x: tuple[int, ...]
+    constants: Sequence[Array | None] = ()
+    attributes: Attributes = field(default_factory=dict)
+    opset: int = 17
+    outputs: int = 1
+    low: float = -2.0
+
+    @property
+    def label(self) -> str:
+        detail = "_".join(f"{k}={v}" for k, v in self.attributes.items()).replace(" ", "")
+        shapes = "_".join("none" if c is None else "x".join(map(str, c.shape)) or "0d" for c in self.constants)
+        return f"{self.kind}{self.opset}-{'x'.join(map(str, self.x))}-{shapes}-{detail}"
+
+
+def model(
+    nodes: Sequence[NodeProto],
+    x: Sequence[int | str | None],
+    weights: dict[str, Array] | None = None,
+    outputs: Sequence[str] = ("y",),
+    opset: int = 17,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x)],
+        [
+            onnx.ValueInfoProto(name=name, type=helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+            for name in outputs
+        ],
+        [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def written(folder: Path, proto: onnx.ModelProto, name: str = "model.onnx") -> Path:
+    path = folder / name
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def of_form(form: Form) -> onnx.ModelProto:
+    weights = {f"c{i}": c for i, c in enumerate(form.constants) if c is not None}
+    operands = ["x", *("" if c is None else f"c{i}" for i, c in enumerate(form.constants))]
+    outputs = [f"y{i}" for i in range(form.outputs)]
+    node = helper.make_node(form.kind, operands, outputs, "the_node", **form.attributes)
+    return model([node], form.x, weights, outputs, form.opset)
+
+
+IMAGE = (1, 4, 9, 8)
+TABLE = draw(6, 4)
+W3 = draw(6, 4, 3, 3)
+
+FORMS = [
+    *(
+        Form(kind, (2, 3, 5))
+        for kind in ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Abs", "Neg", "HardSwish", "Identity")
+    ),
+    *(Form(kind, (2, 3, 5), low=0.1) for kind in ("Sqrt", "Log", "Reciprocal")),
+    Form("HardSigmoid", (2, 5)),
+    Form("HardSigmoid", (2, 5), attributes={"alpha": 1 / 6, "beta": 0.5}),
+    Form("LeakyRelu", (2, 5), attributes={"alpha": 0.2}),
+    Form("PRelu", (2, 5), [draw(1)]),
+    Form("Gelu", (2, 5), opset=20),
+    Form("Gelu", (2, 5), attributes={"approximate": "tanh"}, opset=20),
+    Form("Clip", (2, 5), [np.float32(0), np.float32(1)]),
+    Form("Clip", (2, 5), [np.float32(0.5), None]),
+    Form("Clip", (2, 5), [None, np.float32(0.5)]),
+    Form("Clip", (2, 5), [np.float32(0)]),
+    Form("Clip", (2, 5)),
+    *(Form("Softmax", (2, 3, 5), attributes={"axis": axis}, opset=opset) for axis in (0, 1, -1) for opset in (11, 13)),
+    Form("Softmax", (2, 3, 5), opset=11),
+    Form("Dropout", (2, 5)),
+    Form("Dropout", (2, 5), [np.float32(0.5)]),
+    Form("Cast", (2, 5), attributes={"to": TensorProto.FLOAT}),
+    # arithmetic
+    *(Form(kind, (2, 3, 5), [draw(5, low=0.5)]) for kind in ("Add", "Sub", "Mul", "Div", "Min", "Max")),
+    Form("Add", (2, 1, 5), [draw(3, 1)]),
+    Form("Mul", IMAGE, [draw(4, 1, 1)]),
+    Form("Sum", (2, 5), [draw(5), draw(2, 1)]),
+    Form("Pow", (2, 5), [np.float32(2)]),
+    Form("Pow", (2, 5), [np.asarray(2, np.int64)]),
+    Form("Pow", (2, 5), [np.float32(-0.5)], low=0.5),
+    # reductions
+    Form("ReduceMean", IMAGE, attributes={"axes": [2, 3], "keepdims": 0}),
+    Form("ReduceMean", IMAGE, attributes={"axes": [-1, -2]}),
+    Form("ReduceMean", (2, 5, 3), attributes={"axes": [1]}, opset=11),
+    Form("ReduceMean", (2, 5, 3), [ints(1)], {"keepdims": 0}, opset=18),
+    Form("ReduceMean", (2, 5, 3), opset=18),
+    Form("ReduceMean", (2, 5, 3), attributes={"noop_with_empty_axes": 1}, opset=18),
+    Form("ReduceSum", (2, 5, 3), attributes={"axes": [1]}, opset=11),
+    Form("ReduceSum", (2, 5, 3), [ints(-1)], opset=13),
+    Form("ReduceMax", (2, 5, 3), attributes={"axes": [1]}),
+    Form("ReduceL2", (2, 5, 3), attributes={"axes": [-1]}),
+    Form("GlobalAveragePool", IMAGE),
+    Form("GlobalMaxPool", IMAGE),
+    # products
+    Form("MatMul", (2, 3, 4), [draw(4, 6)]),
+    Form("MatMul", (2, 3, 5, 4), [draw(4, 6)]),
+    Form("MatMul", (5, 4), [draw(4)]),
+    Form("MatMul", (4,), [draw(4, 6)]),
+    Form("MatMul", (2, 3, 4), [draw(2, 4, 6)]),
+    Form("Gemm", (3, 4), [TABLE, draw(6)], {"transB": 1}),
+    Form("Gemm", (3, 4), [draw(4, 6), draw(6)]),
+    Form("Gemm", (3, 4), [TABLE], {"transB": 1}),
+    Form("Gemm", (4, 3), [draw(4, 6), draw(3, 6)], {"transA": 1, "alpha": 0.5, "beta": 2.0}),
+    Form("Gemm", (3, 4), [TABLE, draw(1)], {"transB": 1}),
+    Form("Gemm", (3, 4), [TABLE, draw(3, 1)], {"transB": 1}),
+    # convolutions
+    Form("Conv", IMAGE, [W3, draw(6)], {"pads": [1, 1, 1, 1]}),
+    Form("Conv", IMAGE, [W3], {"pads": [0, 1, 2, 0], "strides": [2, 1]}),
+    Form("Conv", IMAGE, [draw(4, 1, 3, 3), draw(4)], {"group": 4, "dilations": [2, 2]}),
+    Form("Conv", IMAGE, [draw(6, 2, 1, 3)], {"group": 2, "kernel_shape": [1, 3]}),
+    *(
+        Form("Conv", IMAGE, [W3], {"auto_pad": mode, "strides": strides})
+        for mode in ("SAME_UPPER", "SAME_LOWER", "VALID")
+        for strides in ([1, 1], [2, 2], [3, 2])
+    ),
+    Form("ConvTranspose", IMAGE, [draw(4, 5, 2, 2), draw(5)], {"strides": [2, 2]}),
+    Form("ConvTranspose", IMAGE, [draw(4, 5, 4, 4)], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    Form("ConvTranspose", IMAGE, [draw(4, 2, 3, 3)], {"group": 2, "strides": [2, 1], "output_padding": [1, 0]}),
+    Form("ConvTranspose", IMAGE, [draw(4, 5, 1, 1)], {"strides": [3, 2]}),
+    Form("ConvTranspose", IMAGE, [draw(4, 5, 3, 3)], {"pads": [1, 2, 0, 1]}),
+    # norms
+    Form("LayerNormalization", (2, 3, 5), [draw(5), draw(5)], {"epsilon": 1e-6}),
+    Form("LayerNormalization", (2, 3, 5), [draw(5)]),
+    Form("LayerNormalization", (2, 3, 5), [draw(3, 5), draw(3, 5)], {"axis": 1}),
+    Form("RMSNormalization", (2, 3, 5), [draw(5)], opset=23),
+    Form("BatchNormalization", IMAGE, [draw(4), draw(4), draw(4), draw(4, low=0.2)]),
+    Form("BatchNormalization", (3, 4), [draw(4), draw(4), draw(4), draw(4, low=0.2)], {"epsilon": 1e-3}),
+    Form("InstanceNormalization", IMAGE, [draw(4), draw(4)]),
+    Form("GroupNormalization", IMAGE, [draw(4), draw(4)], {"num_groups": 2}, opset=21),
+    # pools
+    Form("MaxPool", IMAGE, attributes={"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    Form("MaxPool", IMAGE, attributes={"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
+    Form("MaxPool", IMAGE, attributes={"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    *(
+        Form("AveragePool", IMAGE, attributes={"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": c})
+        for c in (0, 1)
+    ),
+    Form("AveragePool", IMAGE, attributes={"kernel_shape": [2, 2], "strides": [2, 2]}),
+    *(Form("Resize", IMAGE, [None, None, ints(1, 4, 18, 24)], {"mode": mode}) for mode in ("nearest", "linear")),
+    Form("Resize", IMAGE, [None, np.asarray([1, 1, 2, 2], np.float32)], {"mode": "linear"}),
+    Form("Resize", IMAGE, [None, None, ints(18, 16)], {"mode": "linear", "axes": [2, 3]}, opset=18),
+    Form(
+        "Resize",
+        IMAGE,
+        [None, np.asarray([1, 1, 2, 4], np.float32)],
+        {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+    ),
+    Form(
+        "Resize",
+        IMAGE,
+        [None, None, ints(1, 4, 5, 4)],
+        {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+    ),
+    # movement
+    Form("Reshape", (2, 3, 4), [ints(0, -1)]),
+    Form("Reshape", (2, 3, 4), [ints(-1, 2, 2)]),
+    Form("Flatten", (2, 3, 4)),
+    Form("Flatten", (2, 3, 4), attributes={"axis": 0}),
+    Form("Flatten", (2, 3, 4), attributes={"axis": -1}),
+    Form("Squeeze", (1, 3, 1, 4), [ints(0, 2)]),
+    Form("Squeeze", (1, 3, 1, 4), attributes={"axes": [-2]}, opset=11),
+    Form("Squeeze", (1, 3, 1, 4)),
+    Form("Unsqueeze", (3, 4), [ints(0, -1)]),
+    Form("Unsqueeze", (3, 4), attributes={"axes": [1]}, opset=11),
+    Form("Transpose", (2, 3, 4), attributes={"perm": [1, 2, 0]}),
+    Form("Transpose", (2, 3, 4)),
+    Form("Concat", (2, 3), [draw(2, 1), draw(2, 2)], {"axis": -1}),
+    Form("Split", (2, 6), attributes={"axis": 1}, outputs=3, opset=11),
+    Form("Split", (2, 6), [ints(1, 5)], {"axis": -1}, outputs=2),
+    Form("Split", (2, 6), attributes={"axis": 1, "split": [4, 2]}, outputs=2, opset=11),
+    Form("Split", (2, 7), attributes={"axis": 1, "num_outputs": 2}, outputs=2, opset=18),
+    Form("Slice", (2, 6, 5), [ints(1), ints(2**63 - 1), ints(1)]),
+    Form("Slice", (2, 6, 5), [ints(-3, 0), ints(-1, 5), ints(1, 2), ints(1, 2)]),
+    Form("Slice", (2, 6, 5), [ints(-1), ints(-(2**63) + 1), ints(1), ints(-2)]),
+    Form("Slice", (2, 6), [ints(0, 1), ints(1, 4)]),
+    Form("Gather", (2, 6, 5), [np.asarray(0, np.int64)], {"axis": 1}),
+    Form("Gather", (2, 6, 5), [np.asarray(-1, np.int64)], {"axis": -1}),
+    Form("Gather", (4, 3), [np.asarray([[0, 3], [1, -1]], np.int64)]),
+    Form("Expand", (1, 3, 1), [ints(2, 1, 4)]),
+    Form("Tile", (2, 3), [ints(2, 1)]),
+    Form("Pad", IMAGE, [ints(0, 0, 1, 2, 0, 0, 3, 0)]),
+    Form("Pad", IMAGE, [ints(0, 0, 1, 0, 0, 0, 0, -2), np.float32(1.5)]),
+    Form("Pad", IMAGE, [ints(1, 2), None, ints(3)], opset=18),
+    Form("DepthToSpace", IMAGE, attributes={"blocksize": 2}),
+    Form("DepthToSpace", IMAGE, attributes={"blocksize": 2, "mode": "CRD"}),
+    Form("SpaceToDepth", (1, 3, 4, 6), attributes={"blocksize": 2}),
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.label)
+def test_form_agrees_with_onnx_runtime(form: Form, tmp_path: Path) -> None:
+    """Imported op for op and recognised: both within rounding of ONNX Runtime without optimisations."""
+    proto = of_form(form)
+    x = draw(*form.x, low=form.low)
+    expected = run(proto.SerializeToString(), {"x": x}, [])
+    path = written(tmp_path, proto)
+    for graph in (imported(path), load(path)):
+        results = interpret(graph, {"x": x})
+        assert list(results) == [f"y{i}" for i in range(form.outputs)]
+        for result, wanted in zip(results.values(), expected, strict=True):
+            assert result.shape == wanted.shape and result.dtype == wanted.dtype
+            np.testing.assert_allclose(result, wanted, rtol=2e-5, atol=1e-5)
+        assert all("the_node" in node.sources for node in graph.nodes if node.name == "the_node")
+
+
+REFUSED = [
+    (Form("Pad", IMAGE, [ints(0, 0, 1, 1, 0, 0, 1, 1)], {"mode": "reflect"}), "reflect"),
+    (Form("Resize", IMAGE, [None, None, ints(1, 4, 18, 16)], {"mode": "cubic"}), "cubic"),
+    (Form("MaxPool", IMAGE, attributes={"kernel_shape": [2, 2], "dilations": [2, 2]}), "dilated"),
+    (Form("Conv", (1, 4, 9), [draw(6, 4, 3)]), "images have 2"),
+    (Form("Cast", (2, 5), attributes={"to": TensorProto.INT32}), "int32"),
+]
+
+
+@pytest.mark.parametrize(("form", "reason"), REFUSED, ids=lambda value: getattr(value, "label", None))
+def test_refused_form_names_node_and_form(form: Form, reason: str, tmp_path: Path) -> None:
+    """A known operator in an unknown form is Unsupported, by name."""
+    with pytest.raises(Unsupported, match=reason) as caught:
+        load(written(tmp_path, of_form(form)))
+    assert caught.value.where == ("the_node",)
+
+
+def test_all_refusals_come_at_once(tmp_path: Path) -> None:
+    """The second refused node reads the first one's result and is named all the same."""
+    weights = {"p": ints(0, 0, 1, 1, 0, 0, 1, 1), "s": ints(1, 4, 22, 20)}
+    nodes = [
+        helper.make_node("Pad", ["x", "p"], ["a"], "first", mode="edge"),
+        helper.make_node("Relu", ["a"], ["b"], "between"),
+        helper.make_node("Resize", ["b", "", "", "s"], ["y"], "second", mode="cubic"),
+    ]
+    with pytest.raises(Unsupported) as caught:
+        load(written(tmp_path, model(nodes, IMAGE, weights)))
+    assert caught.value.where == ("first", "second")
+
+
+def test_nameless_nodes_get_names(tmp_path: Path) -> None:
+    """Sources always point at something: operator and position where the file has no name."""
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Neg", ["a"], ["y"])]
+    graph = imported(written(tmp_path, model(nodes, (2, 3))))
+    assert [node.sources for node in graph.nodes] == [("Relu_0",), ("Neg_1",)]
+
+
+def test_shared_weight_stays_one_constant(tmp_path: Path) -> None:
+    """Through an Identity and a transposition alike."""
+    weights = {"w": draw(4, 4)}
+    nodes = [
+        helper.make_node("Identity", ["w"], ["again"], "same"),
+        helper.make_node("MatMul", ["x", "w"], ["a"], "one"),
+        helper.make_node("MatMul", ["a", "again"], ["y"], "two"),
+    ]
+    graph = load(written(tmp_path, model(nodes, (2, 4), weights)))
+    assert len(graph.constants) == 1 and len(graph.constants[0].uses) == 2
+
+
+@pytest.mark.parametrize("way", ["input is output", "constant is output", "one value twice"])
+def test_outputs_of_every_kind(way: str, tmp_path: Path) -> None:
+    """An output may be an input, a constant, or another output under a second name."""
+    nodes = {
+        "input is output": [helper.make_node("Identity", ["x"], ["y"]), helper.make_node("Relu", ["x"], ["z"])],
+        "constant is output": [helper.make_node("Relu", ["w"], ["y"]), helper.make_node("Relu", ["x"], ["z"])],
+        "one value twice": [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Identity", ["y"], ["z"])],
+    }[way]
+    proto = model(nodes, (4,), {"w": draw(4)} if way == "constant is output" else {}, ("y", "z"))
+    x = draw(4)
+    expected = run(proto.SerializeToString(), {"x": x}, [])
+    results = interpret(load(written(tmp_path, proto)), {"x": x})
+    assert list(results) == ["y", "z"]
+    for result, wanted in zip(results.values(), expected, strict=True):
+        np.testing.assert_array_equal(result, wanted)
+
+
+# ---- shapes ----
+
+RELU = [helper.make_node("Relu", ["x"], ["y"], "relu")]
+
+
+def test_symbolic_batch_is_one(tmp_path: Path) -> None:
+    """Named or not."""
+    for batch in ("N", None):
+        graph = load(written(tmp_path, model(RELU, (batch, 3))))
+        assert graph.inputs[0].shape == (1, 3)
+
+
+def test_symbolic_sizes_are_asked_for(tmp_path: Path) -> None:
+    """The error shows what to type."""
+    path = written(tmp_path, model(RELU, ("N", 3, "height", "width")))
+    with pytest.raises(ModelError, match="height") as caught:
+        load(path)
+    assert "--shape x=1x3x224x224" in caught.value.do
+    assert load(path, {"x": (2, 3, 8, 8)}).inputs[0].shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("declared", "given"),
+    [((1, 3), (1, 4)), (("n", "n"), (2, 3)), ((1, 3), (3,)), (("n", 3), (0, 3))],
+    ids=["fixed", "symbol", "rank", "zero"],
+)
+def test_shapes_that_contradict_the_file(
+    declared: tuple[int | str, ...], given: tuple[int, ...], tmp_path: Path
+) -> None:
+    """They are the caller's mistake, not the model's."""
+    with pytest.raises(UsageError, match="'x'"):
+        load(written(tmp_path, model(RELU, declared)), {"x": given})
+
+
+def test_unknown_input_lists_the_known(tmp_path: Path) -> None:
+    """A misspelt input name is answered with the right ones."""
+    with pytest.raises(UsageError, match="image"):
+        load(written(tmp_path, model(RELU, (1, 3))), {"image": (1, 3)})
+
+
+# ---- folding ----
+
+
+def debris(folder: Path) -> Path:
+    """What the legacy exporter makes of a rolled, windowed feature map: shape arithmetic, a mask from Range and Mod."""
+    weights = {"zero": np.asarray(0, np.int64), "one": np.asarray(1, np.int64), "seven": np.asarray(7, np.int64),
+               "four": np.asarray(4, np.int64), "axis": ints(0), "w": draw(3, 4, 1, 1), "tail": ints(-1),
+               "gain": draw(4), "bias": draw(4), "mean": draw(4), "var": draw(4, low=0.5)}  # fmt: skip
+    make = helper.make_node
+    nodes = [
+        make("Shape", ["x"], ["shape"], "shape"),
+        make("Gather", ["shape", "zero"], ["batch"], "batch", axis=0),
+        make("Unsqueeze", ["batch", "axis"], ["front"], "front"),
+        make("Concat", ["front", "tail"], ["target"], "target", axis=0),
+        make("Range", ["zero", "seven", "one"], ["counting"], "counting"),
+        make("Mod", ["counting", "four"], ["folded"], "mod"),
+        make("Cast", ["folded"], ["real"], "real", to=TensorProto.FLOAT),
+        make("Sin", ["real"], ["table"], "table"),
+        make("ReduceSum", ["table"], ["number"], "number", keepdims=0),
+        make("BatchNormalization", ["x", "gain", "bias", "mean", "var"], ["normed"], "norm"),
+        make("Conv", ["normed", "w"], ["image"], "conv"),
+        make("Mul", ["image", "number"], ["scaled"], "scale"),
+        make("Reshape", ["scaled", "target"], ["y"], "flat"),
+    ]
+    return written(folder, model(nodes, ("n", 4, 3, 2), weights))
+
+
+def folded(path: Path) -> Model:
+    result = read(path)
+    bind(result, {})
+    fold(result)
+    return result
+
+
+def test_folding_changes_no_bit(tmp_path: Path) -> None:
+    """Original and folded model are equal to the last bit; what runs on data is left node for node."""
+    path = debris(tmp_path)
+    result = folded(path)
+    x = draw(1, 4, 3, 2)
+    before = run(path.read_bytes(), {"x": x}, [])
+    after = run(result.complete().SerializeToString(), {"x": x}, [])
+    assert before[0].tobytes() == after[0].tobytes()
+    assert [node.op_type for node in result.graph.node] == ["BatchNormalization", "Conv", "Mul", "Reshape"]
+
+
+def test_the_file_is_only_read(tmp_path: Path) -> None:
+    """Neither its bytes nor its folder change."""
+    path = debris(tmp_path)
+    before = path.read_bytes()
+    path.chmod(0o444)
+    load(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_import_is_reproducible(tmp_path: Path) -> None:
+    """Twice the same names, order and constants."""
+    path = debris(tmp_path)
+
+    def described() -> list[object]:
+        graph = load(path)
+        nodes = [(n.name, n.op, [v.name for v in n.inputs if v], n.sources) for n in graph.nodes]
+        return [nodes, [(c.name, c.array.tobytes()) for c in graph.constants]]
+
+    assert described() == described()
+
+
+def test_external_data_beside_the_model(tmp_path: Path) -> None:
+    """Weights in a file of their own are read, with offsets."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"], "mm"), helper.make_node("Add", ["a", "b"], ["y"], "add")]
+    proto = model(nodes, (2, 4), {"w": draw(4, 40), "b": draw(40)})
+    x = draw(2, 4)
+    expected = run(proto.SerializeToString(), {"x": x}, [])[0]
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    result = interpret(load(path), {"x": x})["y"]
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_local_functions_are_inlined(tmp_path: Path) -> None:
+    """A function of the file's own domain is its body."""
+    body = [helper.make_node("Relu", ["a"], ["t"]), helper.make_node("Neg", ["t"], ["b"])]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    function = helper.make_function("local", "Shy", ["a"], ["b"], body, opsets)
+    proto = model([helper.make_node("Shy", ["x"], ["y"], domain="local")], (2, 3))
+    proto.opset_import.append(opsets[1])
+    proto.functions.append(function)
+    x = draw(2, 3)
+    result = interpret(load(written(tmp_path, proto)), {"x": x})["y"]
+    np.testing.assert_array_equal(result, -np.maximum(x, 0))
+
+
+def attention_of_opset_23(kind: str) -> tuple[onnx.ModelProto, Array]:
+    """The Attention operator on tokens, or by heads with a bias."""
+    if kind == "tokens":
+        node = helper.make_node("Attention", ["x", "x", "x"], ["y"], "att", q_num_heads=2, kv_num_heads=2)
+        return model([node], (1, 5, 8), opset=23), draw(1, 5, 8)
+    node = helper.make_node("Attention", ["x", "x", "x", "bias"], ["y"], "att", scale=0.3)
+    return model([node], (1, 2, 5, 4), {"bias": draw(1, 2, 5, 5)}, opset=23), draw(1, 2, 5, 4)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "heads"])
+def test_attention_operator(kind: str, tmp_path: Path) -> None:
+    """It becomes the Attention op, whatever its layout."""
+    proto, x = attention_of_opset_23(kind)
+    graph = load(written(tmp_path, proto))
+    assert [type(node.op).__name__ for node in graph.nodes].count("Attention") == 1
+    expected = run(proto.SerializeToString(), {"x": x}, [])[0]
+    np.testing.assert_allclose(interpret(graph, {"x": x})["y"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_time_grows_with_nodes_only(tmp_path: Path) -> None:
+    """Ten times the nodes take about ten times as long; a square law would take a hundred."""
+    import time
+
+    def seconds(count: int) -> float:
+        names = ["x", *(f"t{i}" for i in range(count - 1)), "y"]
+        kinds: Sequence[str] = ("Relu", "Neg", "Tanh")
+        chain = [helper.make_node(kinds[i % 3], [a], [b]) for i, (a, b) in enumerate(pairwise(names))]
+        path = written(tmp_path, model(chain, (1, 4)), f"{count}.onnx")
+        begin = time.process_time()
+        load(path)
+        return time.process_time() - begin
+
+    small = seconds(300)
+    assert seconds(3000) < 40 * max(small, 0.02)
