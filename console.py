@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,10 @@ from .ir.errors import EdgesmithError
 __all__ = ["Progress", "compile", "doctor", "error", "progress", "run", "show", "targets"]
 
 Data = Mapping[str, Any]
-OUT = Console(highlight=False, soft_wrap=True)
+PIPE_WIDTH = 160
+"""Columns for tables where no terminal says how many there are."""
+
+OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

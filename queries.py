@@ -110,8 +110,6 @@ def _target(device: Target) -> dict[str, Any]:
 
 def doctor(build: bool = False) -> dict[str, Any]:
     """Every tool that some verb may need, and whether it works here."""
-    from . import runtimes
     from .runtimes.doctor import examine
 
-    runners = [{"name": name, "why_not": runtimes.load(name).why_not()} for name in runtimes.names()]
-    return {"checks": [asdict(check) for check in examine(build=build)], "runners": runners}
+    return {"checks": [asdict(check) for check in examine(build=build)]}
