@@ -216,7 +216,7 @@ class Pad(Op):
         require(len(self.pads) == 2 * x.rank, f"{len(self.pads)} pads do not fit rank {x.rank}")
         shape = [n + self.pads[i] + self.pads[i + x.rank] for i, n in enumerate(x.shape)]
         require(min(shape) >= 0, f"the pads {self.pads} crop more than {x.shape} has")
-        return Type(x.dtype, tuple(shape))
+        return x.with_(shape=tuple(shape))
 
     def reference(self, x: Array) -> Array:
         """See the class."""
