@@ -14,7 +14,6 @@ from typing import TypeGuard
 import numpy as np
 
 from ..graph import Array, Graph, Node, Value, sources_of
-from ..op import Op
 from ..ops.conv import Conv, PatchEmbed
 from ..ops.linear import Linear
 from ..rewrite import Miss
@@ -165,26 +164,17 @@ def require_own_weights(graph: Graph, nodes: Sequence[Node]) -> None:
 
 
 def rebuild(
-    graph: Graph,
-    node: Node,
-    weight: Array | Value,
-    bias: Array | Value | None,
-    sources: Sequence[str] = (),
-    op: Op | None = None,
+    graph: Graph, node: Node, weight: Array | Value, bias: Array | None, sources: Sequence[str] = ()
 ) -> Node:
-    """Replace a layer by one with other weights, under its name; arrays are stored in the old weight's precision.
+    """Replace a layer by one with other weights, under its name.
 
     Returns:
         The new node.
     """
-    dtype, value = node.input(1).dtype, node.output
-    w = renewed(graph, node.input(1), weight.astype(dtype)) if isinstance(weight, np.ndarray) else weight
-    b = bias if isinstance(bias, Value) else None
-    if isinstance(bias, np.ndarray):
-        old = node.optional(2)
-        b = renewed(graph, old, bias.astype(dtype)) if old else graph.constant(bias.astype(dtype), f"{node.name}.bias")
-    new: Value = graph.add(op or node.op, node.input(0), w, b, name=node.name, sources=sources_of(node, extra=sources))
-    name = value.name
+    value, name = node.output, node.output.name
+    operands = parameters(graph, node, weight, bias)
+    all_sources = sources_of(node, extra=sources)
+    new: Value = graph.add(node.op, node.input(0), *operands, name=node.name, sources=all_sources)
     graph.replace(value, new)
     graph.erase(node)
     graph.rename(new, name)
@@ -192,8 +182,22 @@ def rebuild(
     return new.producer
 
 
-def renewed(graph: Graph, old: Value, array: Array) -> Value:
+def parameters(graph: Graph, node: Node, weight: Array | Value, bias: Array | None) -> list[Value]:
+    """Constants for a layer that takes the place of `node`, under the names and in the precision of its own."""
+    dtype = node.output.dtype
+    layer = is_weighted(node)
+    if isinstance(weight, np.ndarray):
+        weight = renewed(graph, node.input(1) if layer else f"{node.name}.weight", weight.astype(dtype))
+    if bias is None:
+        return [weight]
+    old = node.optional(2) if layer else None
+    return [weight, renewed(graph, f"{node.name}.bias" if old is None else old, bias.astype(dtype))]
+
+
+def renewed(graph: Graph, old: Value | str, array: Array) -> Value:
     """A constant in place of another, whose name it takes over when that one loses its only reader."""
+    if isinstance(old, str):
+        return graph.constant(array, old)
     name = old.name
     if len(old.readers) == 1 and not is_public(graph, old):
         graph.rename(old, f"{name}.old")
@@ -209,6 +213,7 @@ __all__ = [
     "is_public",
     "is_weighted",
     "output_axis",
+    "parameters",
     "rebuild",
     "renewed",
     "require_own_weights",

@@ -10,7 +10,7 @@ from typing import ClassVar
 from ..graph import Array, Node, Value, sources_of
 from ..ops.linear import Linear
 from ..rewrite import Match, Miss, P, Rule
-from .absorb import is_public, require_own_weights
+from .absorb import is_public, parameters, require_own_weights
 from .base import Pass
 from .channel_map import double
 
@@ -57,12 +57,8 @@ def _fold(match: Match) -> Value:
     value = chain[0].input(0)
     for start, end in itertools.pairwise(cuts):
         part = chain[start:end]
-        last, dtype = part[-1], part[-1].input(1).dtype
-        weight, bias = _product(part)
-        operands = [match.graph.constant(weight.astype(dtype), last.input(1).name)]
-        if bias is not None:
-            operands.append(match.graph.constant(bias.astype(dtype), f"{last.name}.bias"))
-        value = match.graph.add(Linear(), value, *operands, name=last.name, sources=sources_of(*part))
+        operands = parameters(match.graph, part[-1], *_product(part))
+        value = match.graph.add(Linear(), value, *operands, name=part[-1].name, sources=sources_of(*part))
     return value
 
 

@@ -16,7 +16,7 @@ from ..ops.elementwise import Add, Affine
 from ..ops.linear import Linear
 from ..ops.norm import BatchNorm
 from ..rewrite import Match, Miss, P, Rule
-from .absorb import is_public, require_own_weights
+from .absorb import is_public, parameters, require_own_weights
 from .base import Pass
 from .channel_map import double, norm_map
 
@@ -33,7 +33,6 @@ class Branch:
     weight: Array
     bias: Array | None
     nodes: tuple[Node, ...]
-    dtype: str
     merged: bool = False
 
     @property
@@ -76,16 +75,16 @@ def branch(graph: Graph, value: Value) -> Branch:
     if node is None or not linear or len(value.uses) > 1 or is_public(graph, value):
         if value.type.rank != 4:
             raise Miss(f"'{value.name}' is no linear branch that only the sum reads")
-        return Branch(value, Conv(groups=value.shape[1]), np.ones((value.shape[1], 1, 1, 1)), None, (), value.dtype)
+        return Branch(value, Conv(groups=value.shape[1]), np.ones((value.shape[1], 1, 1, 1)), None, ())
     x = node.input(0)
     if isinstance(node.op, Conv | Linear):
         require_own_weights(graph, [node])
         bias = node.optional(2)
-        return Branch(x, node.op, double(node.input(1)), None if bias is None else double(bias), (node,), value.dtype)
+        return Branch(x, node.op, double(node.input(1)), None if bias is None else double(bias), (node,))
     m = norm_map(node)
     if m.axis != 1 or x.type.rank != 4:
         raise Miss(f"'{node.name}' is a map per channel of tokens, not of an image")
-    return Branch(x, Conv(groups=len(m.a)), m.a.reshape(-1, 1, 1, 1), m.c, (node,), value.dtype)
+    return Branch(x, Conv(groups=len(m.a)), m.a.reshape(-1, 1, 1, 1), m.c, (node,))
 
 
 def merge(p: Branch, q: Branch) -> Branch:
@@ -105,9 +104,9 @@ def merge(p: Branch, q: Branch) -> Branch:
         weight = _placed(p, op, kernel) + _placed(q, op, kernel)
         if weight.size > p.weight.size + q.weight.size:
             raise Miss(f"the common kernel has {weight.size} weights, the branches {p.weight.size} and {q.weight.size}")
-        return Branch(p.x, op, weight, bias, nodes, p.dtype, merged=True)
+        return Branch(p.x, op, weight, bias, nodes, merged=True)
     if isinstance(p.op, Linear) and isinstance(q.op, Linear):
-        return Branch(p.x, p.op, p.weight + q.weight, bias, nodes, p.dtype, merged=True)
+        return Branch(p.x, p.op, p.weight + q.weight, bias, nodes, merged=True)
     raise Miss("a convolution and a Linear do not merge")
 
 
@@ -191,10 +190,7 @@ def _value(graph: Graph, term: Branch) -> Value:
     if not term.merged:
         return term.nodes[0].output if term.nodes else term.x
     first = term.nodes[0]
-    named = first.input(1).name if isinstance(first.op, Conv | Linear) else f"{first.name}.weight"
-    operands = [graph.constant(term.weight.astype(term.dtype), named)]
-    if term.bias is not None:
-        operands.append(graph.constant(term.bias.astype(term.dtype), f"{first.name}.bias"))
+    operands = parameters(graph, first, term.weight, term.bias)
     made: Value = graph.add(term.op, term.x, *operands, name=first.name, sources=sources_of(*term.nodes))
     return made
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..graph import Array, Node, Value, sources_of
+import numpy as np
+
+from ..graph import Node, Value, sources_of
 from ..ops.elementwise import Add, Div, Mul
 from ..ops.linear import Linear
 from ..ops.pool import Mean
 from ..ops.shape import Concat, Reshape
 from ..rewrite import Const, Match, Miss, P, Rule
-from .absorb import is_public, require_own_weights
+from .absorb import is_public, parameters, require_own_weights
 from .base import Pass
 from .channel_map import double
 from .merge_branches import terms_of
@@ -25,20 +27,13 @@ def _merge(match: Match, heads: list[Node], factor: float) -> Value:
         if head.input(0) is not first.input(0):
             raise Miss(f"the heads read different values '{first.input(0).name}' and '{head.input(0).name}'")
     require_own_weights(graph, heads)
-    dtype = first.input(1).dtype
-    weight = sum(double(head.input(1)) for head in heads) * factor
+    weight = np.sum([double(head.input(1)) for head in heads], axis=0) * factor
     biases = [double(bias) for head in heads if (bias := head.optional(2)) is not None]
-    operands = [graph.constant(_as_array(weight).astype(dtype), first.input(1).name)]
-    if biases:
-        operands.append(graph.constant(_as_array(sum(biases) * factor).astype(dtype), f"{first.name}.bias"))
+    bias = np.sum(biases, axis=0) * factor if biases else None
+    operands = parameters(graph, first, weight, bias)
     sources = sources_of(*heads, extra=match.sources)
     value: Value = graph.add(Linear(), first.input(0), *operands, name=first.name, sources=sources)
     return value
-
-
-def _as_array(total: Array | float) -> Array:
-    assert not isinstance(total, float | int)
-    return total
 
 
 def _linear(value: Value) -> Node:

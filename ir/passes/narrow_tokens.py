@@ -17,7 +17,7 @@ from ..ops.linear import Linear
 from ..ops.norm import BatchNorm, LayerNorm, RMSNorm
 from ..ops.shape import Gather, Reshape, Slice
 from ..rewrite import Match, Miss, P, Rule
-from .absorb import is_public
+from .absorb import is_public, renewed
 from .base import Pass
 
 
@@ -52,11 +52,13 @@ def selection(node: Node, index: int) -> Selection:
 def select(graph: Graph, value: Value, axis: int, wanted: Sequence[int]) -> Value:
     """The slices of a value at increasing indices, its rank kept; a constant is cut at once."""
     if value.data is not None:
-        return graph.constant(np.take(value.data, wanted, axis), value.name)
+        return renewed(graph, value, np.take(value.data, wanted, axis))
     first, last = wanted[0], wanted[-1] + 1
     made: Value
     if list(wanted) == list(range(first, last)):
-        made = graph.add(Slice((first,), (last,), (axis,), (1,)), value, name=f"{value.name}.narrow")
+        cut = Slice((first,), (last,), (axis,), (1,))
+        same = [reader.output for reader in value.readers if reader.op == cut]
+        made = same[0] if same else graph.add(cut, value, name=f"{value.name}.narrow")
     else:
         indices = graph.constant(np.array(wanted, np.int64), f"{value.name}.tokens")
         made = graph.add(Gather(axis), value, indices, name=f"{value.name}.narrow")
