@@ -17,11 +17,12 @@ EFFORT = 20.0
 
 @dataclass(frozen=True)
 class Rectangle:
-    """`bytes` in use from step `first` to step `last`, both included."""
+    """`bytes` in use from step `first` to step `last`, both included; the last `untouched` of them are only read."""
 
     bytes: int
     first: int
     last: int
+    untouched: int = 0
 
 
 Block = tuple[Rectangle, ...]
@@ -45,22 +46,41 @@ def place(blocks: Sequence[Block], bound: int, effort: float = EFFORT) -> Placem
         effort: Deterministic seconds for the solver; 0 leaves it out.
     """
     orders: tuple[Callable[[Block], tuple[int, ...]], ...] = (
-        lambda b: (-max(r.bytes for r in b), b[0].first),
         lambda b: (-sum(r.bytes * (r.last - r.first + 1) for r in b), b[0].first),
+        lambda b: (-max(r.bytes for r in b), b[0].first),
         lambda b: (b[0].first, -max(r.bytes for r in b)),
     )
-    best: Placement | None = None
-    for key in orders:
-        offsets = _pack(blocks, sorted(range(len(blocks)), key=lambda i: (*key(blocks[i]), i)))
-        top = _top(blocks, offsets)
-        if best is None or top < best.bytes:
-            best = Placement(offsets, top, bound)
-    assert best is not None
-    return best if best.bytes <= bound or effort <= 0 else _solve(blocks, best, effort)
+    packed = [_pack(blocks, sorted(range(len(blocks)), key=lambda i: (*key(blocks[i]), i))) for key in orders]
+    best = _best(blocks, packed)
+    if _top(blocks, best) <= bound or effort <= 0:
+        return Placement(best, _top(blocks, best), bound)
+    solved, proven = _solve(blocks, best, bound, effort)
+    best = _best(blocks, [best, solved])
+    return Placement(best, _top(blocks, best), max(bound, proven))
 
 
-def _top(blocks: Sequence[Block], offsets: Sequence[int]) -> int:
-    return max((o + r.bytes for block, o in zip(blocks, offsets, strict=True) for r in block), default=0)
+def _best(blocks: Sequence[Block], found: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The lowest arrangement, either way up; among equals one that is written to its last byte, then the first."""
+    tried = [way for offsets in found for way in (offsets, _turned(blocks, offsets))]
+    return min(tried, key=lambda way: (_top(blocks, way), _top(blocks, way) - _top(blocks, way, written=True)))
+
+
+def _top(blocks: Sequence[Block], offsets: Sequence[int], written: bool = False) -> int:
+    ends = (
+        offset + r.bytes - (r.untouched if written else 0)
+        for block, offset in zip(blocks, offsets, strict=True)
+        for r in block
+    )
+    return max(ends, default=0)
+
+
+def _turned(blocks: Sequence[Block], offsets: Sequence[int]) -> tuple[int, ...]:
+    """Upside down, if that keeps the blocks apart: one whose rectangles shrink would leave its place."""
+    top = align(_top(blocks, offsets))
+    even = all(align(r.bytes) == align(block[0].bytes) for block in blocks for r in block)
+    if not even:
+        return tuple(offsets)
+    return tuple(top - o - align(block[0].bytes) if block else 0 for block, o in zip(blocks, offsets, strict=True))
 
 
 def _pack(blocks: Sequence[Block], order: Sequence[int]) -> tuple[int, ...]:
@@ -82,17 +102,22 @@ def _pack(blocks: Sequence[Block], order: Sequence[int]) -> tuple[int, ...]:
     return tuple(offsets)
 
 
-def _solve(blocks: Sequence[Block], start: Placement, effort: float) -> Placement:
-    """Least top by constraint programming, from the packing found; one worker and a fixed seed for equal results."""
+def _solve(
+    blocks: Sequence[Block], start: tuple[int, ...], bound: int, effort: float
+) -> tuple[tuple[int, ...], int]:
+    """Least top by constraint programming from the packing found, and what is proven about it.
+
+    One worker and a fixed seed make the result the same everywhere.
+    """
     from ortools.sat.python import cp_model
 
     model = cp_model.CpModel()
-    most = align(start.bytes) // ALIGN
-    top = model.new_int_var(start.bound // ALIGN, most, "top")
+    most = align(_top(blocks, start)) // ALIGN
+    top = model.new_int_var(bound // ALIGN, most, "top")
     places, times, addresses = [], [], []
     for i, block in enumerate(blocks):
         place = model.new_int_var(0, most, f"offset{i}")
-        model.add_hint(place, start.offsets[i] // ALIGN)
+        model.add_hint(place, start[i] // ALIGN)
         places.append(place)
         for r in block:
             size = align(r.bytes) // ALIGN
@@ -107,10 +132,7 @@ def _solve(blocks: Sequence[Block], start: Placement, effort: float) -> Placemen
     solver.parameters.max_deterministic_time = effort
     status = solver.solve(model)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return start
-    offsets = tuple(solver.value(place) * ALIGN for place in places)
-    bytes_ = _top(blocks, offsets)
-    bound = max(start.bound, round(solver.best_objective_bound) * ALIGN - (ALIGN - 1))
-    if status == cp_model.OPTIMAL:
-        bound = bytes_ if bytes_ <= start.bytes else start.bytes
-    return Placement(offsets, bytes_, bound) if bytes_ < start.bytes else Placement(start.offsets, start.bytes, bound)
+        return start, bound
+    # The solver counts whole units; the topmost buffer may leave the last of them unfilled.
+    proven = round(solver.best_objective_bound) * ALIGN - (ALIGN - 1)
+    return tuple(solver.value(place) * ALIGN for place in places), proven

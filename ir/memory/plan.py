@@ -18,6 +18,9 @@ from .scratch import align
 ATTEMPTS = 6
 """How often schedules are chosen again for less memory when gaps between buffers take a plan over its budget."""
 
+TRIFLE = 1 / 32
+"""Weights are read less often only where that saves more than this share of a group's multiply-accumulates."""
+
 
 @dataclass(frozen=True)
 class Buffer:
@@ -112,6 +115,12 @@ class Plan:
         return max(range(len(self.steps)), key=self.load, default=0)
 
     @property
+    def high_water(self) -> int:
+        """What a painted arena must show: `arena_bytes`, unless a tile of one or two rows lies on top."""
+        spare = {i: step.schedule.scratch_bytes - step.schedule.scratch_touched for i, step in enumerate(self.steps)}
+        return max((b.end - (spare[b.first] if b.kind == "scratch" else 0) for b in self.buffers), default=0)
+
+    @property
     def extra_macs(self) -> int:
         """Products done beyond once, over all steps."""
         return sum(step.schedule.extra_macs for step in self.steps)
@@ -164,8 +173,8 @@ def plan(
     """Plan an integer graph's memory.
 
     Order first (least peak), then for each step the schedule of least work that keeps the step within the budget, then
-    offsets. Work is what `Schedule.work` counts. Without a budget the arena becomes as small as it can, and steps that
-    are not at the peak use what the peak needs anyway.
+    offsets. Work is what `Schedule.work` counts; where it hardly differs (`TRIFLE`) the smaller schedule wins. Without
+    a budget the arena becomes as small as it can, and steps that are not at the peak use what the peak needs anyway.
 
     Args:
         graph: Integer ops, channels last.
@@ -224,7 +233,9 @@ class _Planner:
         loads = [(self.network.load(group, s, alive, later), s) for s in self.network.schedules[group]]
         fitting = [pair for pair in loads if pair[0] <= limit]
         if fitting:
-            return min(fitting, key=lambda pair: (pair[1].work, pair[0]))[1]
+            best = min((s for _, s in fitting), key=lambda s: (s.work, s.extra_macs))
+            enough = best.work + self.network.groups[group].macs * TRIFLE
+            loads = [pair for pair in fitting if pair[1].extra_macs <= best.extra_macs and pair[1].work <= enough]
         return min(loads, key=lambda pair: (pair[0], pair[1].work))[1]
 
     def _lifetimes(self) -> dict[int, tuple[int, int]]:
@@ -244,8 +255,9 @@ class _Planner:
             over |= self.network.taken_over(self.order[step], schedule, self._later(step))
         lives = self._lifetimes()
         blocks, block_of = self._blocks(lives, over)
-        scratch_of = {step: len(blocks) + i for i, step in enumerate(s for s, c in enumerate(chosen) if c.scratch_bytes)}
-        blocks += [[Rectangle(chosen[step].scratch_bytes, step, step)] for step in scratch_of]
+        needing = [step for step, schedule in enumerate(chosen) if schedule.scratch_bytes]
+        scratch_of = {step: len(blocks) + i for i, step in enumerate(needing)}
+        blocks += [[_scratch(chosen[step], step)] for step in scratch_of]
         placed = place([tuple(block) for block in blocks], _load(blocks, len(chosen)), self.effort)
         groups = [self.network.groups[group] for group in self.order]
         steps = tuple(
@@ -286,6 +298,11 @@ class _Planner:
 
     def _name(self, storage: int | None) -> str:
         return "" if storage is None else self.network.storages[storage].value.name
+
+
+def _scratch(schedule: Schedule, step: int) -> Rectangle:
+    size = schedule.scratch_bytes
+    return Rectangle(size, step, step, size - schedule.scratch_touched)
 
 
 def _load(blocks: list[list[Rectangle]], steps: int) -> int:

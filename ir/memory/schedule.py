@@ -19,11 +19,13 @@ from .scratch import (
     Need,
     Piece,
     attention_bytes,
+    extent,
     keys_bytes,
     line_bytes,
     pack,
     packed_bytes,
-    tile_bytes,
+    tile_need,
+    touched,
     values_bytes,
 )
 
@@ -44,9 +46,15 @@ class Schedule:
 
     Attributes:
         name: "pixels", "image", "all_heads", "head_by_head", "rows", "windows" or "whole".
-        rows: Rows in a tile (a multiple of 3); 0 where there is no tile.
+        rows: Rows in a tile (a multiple of 3); 0 where there is no tile. Attention has it for keys and values; its
+            query tiles are no larger than its queries, rounded up to 3.
         heads: Heads whose keys and values are held at a time (attention only, else 0).
-        scratch: The pieces, with offsets from the scratch's own start.
+        scratch: The pieces, with offsets from the scratch's own start. "tile" (embed, conv) or "tile0", "tile1" ...
+            (one before each linear layer of a chain); "line" (pixels of a patch line); "row" (int16 row of a norm
+            with a scale per channel); "packed" (right side of a matrix product); for attention "tile" (tokens),
+            "queries" (tile of one head), "keys", "values" (packed, `heads` of them), "attention" (the kernel's own),
+            "mixed" (int8 results of the heads, side by side: of a tile, or of all rows when not all heads are
+            held) and "mixed_tile" (the projection's operand).
         overwrites: (output, input) names: storage the output may take over, best first, if nobody reads it later.
         streams: Names of inputs that come through a callback and are never in RAM.
         extra_macs: Work done beyond once, as the multiply-accumulates that would take as long.
@@ -67,7 +75,12 @@ class Schedule:
     @property
     def scratch_bytes(self) -> int:
         """Bytes of the whole scratch."""
-        return max((piece.offset + piece.bytes for piece in self.scratch), default=0)
+        return extent(self.scratch)
+
+    @property
+    def scratch_touched(self) -> int:
+        """Bytes of it up to the last that is written: fewer only if its top is a tile of one or two rows."""
+        return touched(self.scratch)
 
     @property
     def work(self) -> int:
@@ -122,14 +135,17 @@ def _embed(group: Group, callback: bool) -> Iterable[Schedule]:
     _, height, width, channels = weight.shape
     depth = height * width * channels
     line = line_bytes(width, channels)
+    streams: tuple[str, ...] = ()
     for tile in tiles(tokens):
-        work = {"weight_passes": passes(tokens, tile), "weight_bytes": passes(tokens, tile) * weight.type.nbytes}
-        need = Need("tile", tile_bytes(tile, depth), 0, 0)
+        count = passes(tokens, tile)
+        need = tile_need("tile", tile, tokens, depth, 0, 0)
         if callback:
             pieces = pack([need, Need("line", line, 0, 0)])
-            yield Schedule("pixels", tile, scratch=pieces, streams=(node.input(0).name,), **work)
+            streams = (node.input(0).name,)
         else:
-            yield Schedule("image", tile, scratch=pack([need]), **work)
+            pieces, streams = pack([need]), ()
+        name, read = "pixels" if callback else "image", count * weight.type.nbytes
+        yield Schedule(name, tile, scratch=pieces, streams=streams, weight_passes=count, weight_bytes=read)
 
 
 def _chain(group: Group) -> Iterable[Schedule]:
@@ -140,9 +156,12 @@ def _chain(group: Group) -> Iterable[Schedule]:
     last = len(linears) - 1
     for tile in tiles(rows) if linears else [0]:
         depths = enumerate(node.input(1).shape[-1] for node in linears)
-        needs = [Need(f"tile{i}", tile_bytes(tile, depth), max(0, i - 1), i) for i, depth in depths]
+        needs = [
+            tile_need(f"tile{i}", tile, rows, depth, max(0, i - 1), i, cleared=i > 0 and depth % 4 > 0)
+            for i, depth in depths
+        ]
         if (norm := group.roles.get("norm")) is not None and linears:
-            needs += _affine_row(norm, 0)
+            needs += _affine_row(norm, 0, 0)
         overwrites = _overwrites(group.output, [_residual(group), source])
         yield Schedule(
             "rows", tile, scratch=pack(needs), overwrites=overwrites,
@@ -150,10 +169,10 @@ def _chain(group: Group) -> Iterable[Schedule]:
         )
 
 
-def _affine_row(norm: Node, phase: int) -> list[Need]:
-    """A norm with a scale per channel makes a plain row of int16 first."""
-    affine = len(norm.inputs) > 1 and norm.inputs[1] is not None
-    return [Need("row", 2 * norm.output.shape[-1], phase, phase)] if affine else []
+def _affine_row(norm: Node, first: int, last: int) -> list[Need]:
+    """A norm with a scale per channel makes a plain row of int16 before the tile."""
+    affine = norm.optional(1) is not None
+    return [Need("row", 2 * norm.output.shape[-1], first, last)] if affine else []
 
 
 def _residual(group: Group) -> Value | None:
@@ -189,19 +208,20 @@ def _attention_schedule(group: Group, heads: int, held: int, tile: int) -> Sched
     q, k, v = node.input(0), node.input(1), node.input(2)
     queries, keys, depth, width = row_count(q), row_count(k), q.shape[-1] // heads, v.shape[-1] // heads
     q_tile = min(tile, tiles(queries)[-1])
+    # Phases: 0 pack keys and values, 1 queries, 2 projection. With all heads held, 1 and 2 alternate tile by tile; with
+    # fewer, 0 and 1 alternate, and the projection waits until the heads of all rows have gathered.
+    loop = 2 if held == heads else 1
     needs = [
-        Need("keys", keys_bytes(keys, depth, held), 0, 1, ragged=True),
-        Need("values", values_bytes(keys, width, held), 0, 1, ragged=True),
-        Need("attention", attention_bytes(keys), 1, 1, ragged=True),
-        Need("queries", tile_bytes(q_tile, depth), 1, 1),
+        Need("keys", keys_bytes(keys, depth, held), 0, loop),
+        Need("values", values_bytes(keys, width, held), 0, loop, untouched=8 if keys % 4 or width % 2 else 0),
+        Need("attention", attention_bytes(keys), 1, 1, untouched=-keys % 4 * 4),
+        tile_need("queries", q_tile, queries, depth, 1, 1),
+        *_sources(roles, {"q": (q_tile, queries), "k": (tile, keys), "v": (tile, keys)}),
     ]
-    needs += _sources(roles, tile, q_tile)
     if "projection" in roles:
-        whole = held < heads  # the projection needs all heads of a row, so they gather for all rows
-        needs.append(Need("mixed", (queries if whole else q_tile) * heads * width, 0 if whole else 1, 2))
-        needs.append(Need("mixed_tile", tile_bytes(q_tile, heads * width), 2, 2))
-        if not whole:  # the loop over tiles returns to the keys
-            needs = [Need(n.name, n.bytes, n.first, 2, n.ragged) if n.name in ("keys", "values") else n for n in needs]
+        gathered, since = (queries, 0) if held < heads else (min(q_tile, queries), 1)
+        needs.append(Need("mixed", gathered * heads * width, since, 2))
+        needs.append(tile_need("mixed_tile", q_tile, queries, heads * width, 2, 2))
     # Without a projection a row goes out head by head, which is safe only over tokens that a tile holds by then.
     safe = "projection" in roles or (held == heads and "q" in roles)
     source = roles["q"].input(0) if "q" in roles else q
@@ -218,14 +238,16 @@ def _attention_schedule(group: Group, heads: int, held: int, tile: int) -> Sched
     )
 
 
-def _sources(roles: dict[str, Node], tile: int, q_tile: int) -> list[Need]:
-    """The tile of (normalised) tokens that the projections read, one at a time, and a norm's plain row."""
-    depths = {side: roles[side].input(1).shape[-1] for side in ("q", "k", "v") if side in roles}
-    sizes = [tile_bytes(q_tile if side == "q" else tile, depth) for side, depth in depths.items()]
-    norms = [roles[f"norm_{side}"] for side in depths if f"norm_{side}" in roles]
-    rows = [need.bytes for norm in norms for need in _affine_row(norm, 0)]
-    needs = [Need("tile", max(sizes), 0, 1)] if sizes else []
-    return needs + ([Need("row", max(rows), 0, 1)] if rows else [])
+def _sources(roles: dict[str, Node], sides: dict[str, tuple[int, int]]) -> list[Need]:
+    """The tile of (normalised) tokens that the projections read, one side at a time, and a norm's plain row.
+
+    `sides` holds (tile rows, all rows) of each side.
+    """
+    projected = [(side, *rows, roles[side].input(1).shape[-1]) for side, rows in sides.items() if side in roles]
+    needs = [tile_need("tile", tile, count, depth, 0, 1) for _, tile, count, depth in projected]
+    norms = [roles[f"norm_{side}"] for side in sides if f"norm_{side}" in roles]
+    rows = [need for norm in norms for need in _affine_row(norm, 0, 1)]
+    return [max(group, key=lambda need: need.bytes) for group in (needs, rows) if group]
 
 
 def _refill(roles: dict[str, Node]) -> int:
@@ -242,7 +264,7 @@ def _conv(group: Group) -> Iterable[Schedule]:
         return
     for tile in tiles(pixels):
         count = passes(pixels, tile)
-        piece = pack([Need("tile", tile_bytes(tile, prod(weight.shape[1:])), 0, 0)])
+        piece = pack([tile_need("tile", tile, pixels, prod(weight.shape[1:]), 0, 0)])
         yield Schedule("windows", tile, scratch=piece, weight_passes=count, weight_bytes=count * weight.type.nbytes)
 
 
@@ -250,9 +272,9 @@ def _single(group: Group) -> Iterable[Schedule]:
     (node,) = group.nodes
     if isinstance(node.op, QMatMul):
         depth, columns = node.input(1).shape[-2:]
-        packed = Need("packed", packed_bytes(columns, depth), 0, 0, ragged=True)
-        for tile in tiles(node.output.shape[-2]):
-            yield Schedule("rows", tile, scratch=pack([packed, Need("tile", tile_bytes(tile, depth), 0, 0)]))
+        packed, rows = Need("packed", packed_bytes(columns, depth), 0, 0), node.output.shape[-2]
+        for tile in tiles(rows):
+            yield Schedule("rows", tile, scratch=pack([packed, tile_need("tile", tile, rows, depth, 0, 0)]))
         return
     overwrites: list[tuple[str, str]] = []
     if isinstance(node.op, ELEMENTWISE):

@@ -43,14 +43,20 @@ def values_bytes(keys: int, depth: int, heads: int) -> int:
 class Need:
     """A piece of scratch before it has a place: its size, and the first and last phase of its group that use it.
 
-    `ragged` says that its last bytes may stay untouched (padding that no kernel writes).
+    `untouched` counts the bytes at its end that are read as padding but never written.
     """
 
     name: str
     bytes: int
     first: int
     last: int
-    ragged: bool = False
+    untouched: int = 0
+
+
+def tile_need(name: str, tile: int, rows: int, depth: int, first: int, last: int, cleared: bool = False) -> Need:
+    """A tile of `tile` rows by `depth`, `rows` being all there are: with fewer, the last triple is not full."""
+    missing = 0 if cleared else -min(tile, rows) % 3
+    return Need(name, tile_bytes(tile, depth), first, last, 8 * missing)
 
 
 @dataclass(frozen=True)
@@ -60,31 +66,54 @@ class Piece:
     name: str
     bytes: int
     offset: int
+    untouched: int = 0
 
 
 def pack(needs: Iterable[Need]) -> tuple[Piece, ...]:
-    """Place pieces that are used at the same time side by side, the others over one another; largest first.
+    """Place pieces that are used at the same time side by side, the others over one another.
 
-    The piece on top should be one that is written to its last byte, so that a painted arena shows the whole
-    scratch in use: where it is not, the arrangement is turned upside down.
+    Preferred is an arrangement written to its last byte, so that a painted arena shows all of it in use; then the
+    smallest. Each is tried both ways up.
     """
     needs = [need for need in needs if need.bytes]
+    whole = [need for need in needs if not need.untouched]
+    largest = max(whole, key=lambda need: need.bytes, default=None)
+    found: list[tuple[Piece, ...]] = []
+    for order in (
+        sorted(needs, key=lambda n: (-n.bytes, n.first)),
+        sorted(needs, key=lambda n: (n is not largest, -n.bytes, n.first)),
+        sorted(needs, key=lambda n: (n.first - n.last, -n.bytes)),
+    ):
+        offsets = _lowest(order)
+        top = max((offsets[need.name] + align(need.bytes) for need in needs), default=0)
+        turned = {need.name: top - offsets[need.name] - align(need.bytes) for need in needs}
+        for places in (offsets, turned):
+            found.append(tuple(Piece(n.name, n.bytes, places[n.name], n.untouched) for n in needs))
+    return min(found, key=lambda pieces: (extent(pieces) > touched(pieces), extent(pieces)))
+
+
+def extent(pieces: Iterable[Piece]) -> int:
+    """Bytes from the start to the end of the highest piece."""
+    return max((piece.offset + piece.bytes for piece in pieces), default=0)
+
+
+def touched(pieces: Iterable[Piece]) -> int:
+    """Bytes from the start to the last that is written."""
+    return max((piece.offset + piece.bytes - piece.untouched for piece in pieces), default=0)
+
+
+def _lowest(order: Iterable[Need]) -> dict[str, int]:
+    """Each piece in turn at the lowest offset where it fits."""
     offsets: dict[str, int] = {}
     placed: list[Need] = []
-    for need in sorted(needs, key=lambda n: (-n.bytes, n.first, n.name)):
+    for need in order:
         rivals = [other for other in placed if other.first <= need.last and need.first <= other.last]
-        starts = sorted({0, *(offsets[other.name] + align(other.bytes) for other in rivals)})
-        offsets[need.name] = next(start for start in starts if _fits(start, need, rivals, offsets))
+        spans = [(offsets[other.name], offsets[other.name] + align(other.bytes)) for other in rivals]
+        starts = sorted({0, *(end for _, end in spans)})
+        size = align(need.bytes)
+        offsets[need.name] = next(at for at in starts if all(at + size <= low or high <= at for low, high in spans))
         placed.append(need)
-    top = max((offsets[need.name] + align(need.bytes) for need in needs), default=0)
-    if any(need.ragged and offsets[need.name] + align(need.bytes) == top for need in needs):
-        offsets = {need.name: top - offsets[need.name] - align(need.bytes) for need in needs}
-    return tuple(Piece(need.name, need.bytes, offsets[need.name]) for need in needs)
-
-
-def _fits(start: int, need: Need, rivals: list[Need], offsets: dict[str, int]) -> bool:
-    end = start + align(need.bytes)
-    return all(end <= offsets[o.name] or offsets[o.name] + align(o.bytes) <= start for o in rivals)
+    return offsets
 
 
 __all__ = [
@@ -93,10 +122,13 @@ __all__ = [
     "Piece",
     "align",
     "attention_bytes",
+    "extent",
     "keys_bytes",
     "line_bytes",
     "pack",
     "packed_bytes",
     "tile_bytes",
+    "tile_need",
+    "touched",
     "values_bytes",
 ]
