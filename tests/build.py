@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import numpy as np
 
 from edgesmith.ir.graph import Array, Graph, Node, Type, Value
@@ -14,6 +17,10 @@ from edgesmith.ir.ops.linear import Linear
 from edgesmith.ir.ops.norm import BatchNorm, LayerNorm, RepNorm
 from edgesmith.ir.ops.pool import Mean
 from edgesmith.ir.ops.shape import Concat, Gather, Reshape
+from edgesmith.ir.passes.base import Pass
+from edgesmith.ir.rewrite import Trace, tracing
+from edgesmith.ir.text import show
+from edgesmith.ir.verify import verify
 
 
 class Net:
@@ -180,3 +187,42 @@ def kinds(graph: Graph) -> dict[str, int]:
 def node(graph: Graph, name: str) -> Node:
     """The node of a name."""
     return next(node for node in graph.nodes if node.name == name)
+
+
+# ---- what every pass is held to ----
+
+
+def masked(graph: Graph) -> str:
+    """The text without the values of constants: those are compared as numbers."""
+    return re.sub(r"= (#[0-9a-f]+|\[.*\])$", "= constant", show(graph), flags=re.MULTILINE)
+
+
+def before_and_after(p: Pass, make: Callable[..., Graph]) -> str:
+    """The graph that `make` builds on a Net, the pass, and what the pass makes of it."""
+    graph = make(Net("float32"), True)
+    before = masked(graph)
+    p.apply(graph)
+    return f"{before}\n# {p.name}\n\n{masked(graph)}"
+
+
+def error_of_pass(p: Pass, make: Callable[..., Graph], dtype: str, bias: bool) -> float:
+    """How much a pass moves the outputs; it must change the graph, keep it legal and keep its types."""
+    graph = make(Net(dtype), bias)
+    before = graph.copy()
+    assert p.apply(graph) > 0
+    verify(graph, p.name)
+    assert [value.type for value in graph.outputs] == [value.type for value in before.outputs]
+    return difference(before, graph)
+
+
+def reasons_of_refusal(p: Pass, make: Callable[..., Graph]) -> str:
+    """Why a pass left a graph alone, as its rules say; the graph must not have changed."""
+    graph = make(Net())
+    before, trace = show(graph), Trace()
+    token = tracing.set(trace)
+    try:
+        assert p.apply(graph) == 0
+    finally:
+        tracing.reset(token)
+    assert show(graph) == before
+    return "\n".join(reason for _, _, reason, _ in trace.misses)
