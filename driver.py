@@ -158,32 +158,32 @@ class Compilation:
     def quantise(self) -> None:
         """Measure ranges on the data and turn the graph into integers."""
         from .ir.passes.calibrate import calibrate
-        from .ir.passes.quantise import QuantOptions, quantise
+        from .ir.passes.quantise import QuantOptions, convert
 
         self.say("calibrate")
         stacked = {each.name: np.concatenate([feeds[each.name] for feeds in self.data]) for each in self.inputs}
-        self.calibration = calibrate(self.graph, stacked, lambda done, of: self.say(f"calibrate: {done} of {of}"))
+        calibration = calibrate(self.graph, stacked, lambda done, of: self.say(f"calibrate: {done} of {of}"))
         self.say("quantise")
-        streams = ("int16", "int8") if self.stream == "auto" else (self.stream,)
-        self.candidates = {
-            stream: quantise(self.graph, self.calibration, QuantOptions(stream=stream)) for stream in streams
-        }
+        self.quantised = convert(self.graph, calibration, QuantOptions(stream=self.stream))
 
     def plan_memory(self) -> None:
-        """Plan the most precise candidate that keeps within the budget."""
+        """Plan within the budget; a stream that was free to choose gives up precision before it gives up."""
         from .ir.memory import plan
+        from .ir.passes.quantise import QuantOptions, convert
 
         budget = None if self.budget is None else self.budget - STACK_ALLOWANCE
-        for last, (stream, graph) in enumerate(self.candidates.items(), 1 - len(self.candidates)):
-            self.say("plan memory")
-            try:
-                self.plan = plan(graph, budget, lambda text: self.say(f"plan memory: {text}"))
-            except BudgetError:
-                if not last:
-                    raise
-                continue
-            self.stream, self.integer = stream, graph
-            return
+        self.say("plan memory")
+        try:
+            self.plan = plan(self.quantised.graph, budget, self._planning)
+        except BudgetError:
+            if self.stream != "auto" or self.quantised.options.stream == "int8":
+                raise
+            self.quantised = convert(self.graph, self.quantised.calibration, QuantOptions(stream="int8"))
+            self.plan = plan(self.quantised.graph, budget, self._planning)
+        self.integer, self.stream = self.quantised.graph, self.quantised.options.stream
+
+    def _planning(self, text: str) -> None:
+        self.say(f"plan memory: {text}")
 
     def write(self, place: Path) -> Artifact:
         """Generate the library in a folder of its own, judge it, and only then put it where it belongs."""
@@ -210,7 +210,8 @@ class Compilation:
         from .ir.interpret import run
 
         self.say("run the integer reference")
-        self.takes, self.gives = figures.tensors(self.integer.inputs), figures.tensors(self.integer.outputs)
+        layouts = {value.name: layout for value, layout in self.quantised.twins.values()}
+        self.takes, self.gives = (figures.tensors(side, layouts) for side in (self.integer.inputs, self.integer.outputs))
         self.stored = [quantised(feeds, self.takes) for feeds in self.looks]
         self.wanted = [run(self.integer, feeds) for feeds in self.stored]
         self.ladder.climb(f"integer reference, {self.stream} stream", [real(each, self.gives) for each in self.wanted])

@@ -163,16 +163,18 @@ def _every(artifact: Artifact, on: str, feeds: Sequence[Feeds]) -> Iterator[Feed
 def _outcome(
     artifact: Artifact, measurement: Measurement, raw: Sequence[Feeds], equal: int | None, against: str
 ) -> Outcome:
-    stacked = {name: np.stack([each[name] for each in raw]) for name in raw[0]}
-    return Outcome(artifact, measurement, real(stacked, artifact.manifest["outputs"]), stacked, equal, against)
+    values = [real(each, artifact.manifest["outputs"]) for each in raw]
+    outputs, stored = ({name: np.stack([one[name] for one in all]) for name in all[0]} for all in (values, raw))
+    return Outcome(artifact, measurement, outputs, stored, equal, against)
 
 
 def real(stored: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
-    """Outputs as float32 real values."""
+    """Outputs of one sample as float32 real values in the model's own layout."""
     result = {}
     for tensor in tensors:
         quant, array = _quant(tensor), stored[tensor["name"]]
-        result[tensor["name"]] = array if quant is None else quant.dequantise(array).astype(np.float32)
+        values = array if quant is None else quant.dequantise(array).astype(np.float32)
+        result[tensor["name"]] = values.transpose(np.argsort(tensor["layout"]))
     return result
 
 
@@ -187,14 +189,11 @@ def _feeds(artifact: Artifact, inputs: Source | None, runs: int) -> tuple[list[F
 
 
 def quantised(feeds: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
-    """Real values in the model's own layout as the integers the program takes: images become channels-last."""
+    """Real values in the model's own layout as the integers the program takes, in its layout."""
     result = {}
     for tensor in tensors:
-        array, shape = feeds[tensor["name"]], tuple(tensor["shape"])
-        if array.ndim == 4 and array.shape != shape:
-            array = array.transpose(0, 2, 3, 1)
-        quant = _quant(tensor)
-        result[tensor["name"]] = array.reshape(shape) if quant is None else quant.quantise(array, tensor["dtype"])
+        quant, array = _quant(tensor), feeds[tensor["name"]].transpose(tensor["layout"])
+        result[tensor["name"]] = array if quant is None else quant.quantise(array, tensor["dtype"])
     return result
 
 

@@ -31,13 +31,17 @@ def looks(graph: Graph, macs: int, most: int) -> int:
     return max(1, min(most, macs // max(1, cost_of(graph).macs)))
 
 
-def tensors(values: Iterable[Value]) -> list[dict[str, Any]]:
-    """Inputs or outputs of an integer graph as a manifest has them: real = scale * (integer - zero_point)."""
+def tensors(values: Iterable[Value], layouts: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
+    """Inputs or outputs of an integer graph as a manifest has them: real = scale * (integer - zero_point).
+
+    `layout[i]` is the axis of the model's own tensor that lies at position i: images have their channels last.
+    """
     return [
         {
             "name": value.name,
             "dtype": value.dtype,
             "shape": list(value.shape),
+            "layout": list(layouts[value.name]),
             "scale": None if value.type.quant is None else _plain(value.type.quant.scale),
             "zero_point": None if value.type.quant is None else value.type.quant.zero_point,
         }
