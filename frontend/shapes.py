@@ -54,17 +54,10 @@ def infer(model: Model) -> dict[str, Type]:
         ) from error
     types = {name: Type(array.dtype.name, array.shape) for name, array in model.weights.items()}
     for each in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
-        dimensions = _dimensions(each)
-        if dimensions is not None and all(isinstance(d, int) for d in dimensions):
-            sizes = tuple(d for d in dimensions if isinstance(d, int))
-            types[each.name] = Type(dtype_of(each.type.tensor_type.elem_type), sizes)
+        tensor = each.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            types[each.name] = Type(dtype_of(tensor.elem_type), tuple(d.dim_value for d in tensor.shape.dim))
     return types
-
-
-def _dimensions(each: ValueInfoProto) -> tuple[Dimension, ...] | None:
-    if not each.type.HasField("tensor_type") or not each.type.tensor_type.HasField("shape"):
-        return None
-    return tuple(d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in each.type.tensor_type.shape.dim)
 
 
 def _declared(each: ValueInfoProto) -> tuple[Dimension, ...]:
@@ -74,7 +67,7 @@ def _declared(each: ValueInfoProto) -> tuple[Dimension, ...]:
             f"the input '{each.name}' is of type {dtype}", where=[each.name],
             why="inputs are float32 images or features", do="export the model with a float32 input",
         )  # fmt: skip
-    return _dimensions(each) or ()
+    return tuple(d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in each.type.tensor_type.shape.dim)
 
 
 def _agree(name: str, dimensions: tuple[Dimension, ...], given: tuple[int, ...], symbols: dict[str, int]) -> None:

@@ -48,12 +48,26 @@ def image_window(call: Call, kernel: tuple[int, ...]) -> tuple[tuple[int, int], 
 
 @rule("Conv")
 def conv(call: Call) -> Result:
-    """Two-dimensional, grouped or not."""
+    """Over images, grouped or not; a signal is an image of one row."""
     weight = call[1]
-    _, strides, pads, dilations = image_window(call, weight.shape[2:])
+    if len(call.x.shape) == len(weight.shape) == 3:
+        return _signal(call)
     call.require(weight.data is not None, "its weights must be constants")
+    _, strides, pads, dilations = image_window(call, weight.shape[2:])
     result: Value = call.add(Conv(strides, pads, dilations, call.attr("group", 1)), call.x, weight, call.get(2))
     return result
+
+
+def _signal(call: Call) -> Result:
+    weight = call.array(1, "weights")
+    call.require(call.attr("auto_pad", "NOTSET") == "NOTSET", "over a signal, with auto_pad")
+    (begin, end), (stride,), (dilation,) = (
+        call.attr(k, d) for k, d in (("pads", (0, 0)), ("strides", (1,)), ("dilations", (1,)))
+    )
+    op = Conv((1, stride), (0, begin, 0, end), (1, dilation), call.attr("group", 1))
+    row = call.graph.constant(weight[:, :, None], call[1].name)
+    image = call.add(op, call.reshape(call.x, (*call.x.shape[:2], 1, call.x.shape[2])), row, call.get(2))
+    return call.reshape(image, (*image.shape[:2], image.shape[3]))
 
 
 @rule("ConvTranspose")

@@ -15,6 +15,7 @@ import numpy as np
 from ..graph import Array, Graph, Node, Value, sources_of
 from ..ops.activation import Softmax
 from ..ops.attention import Attention
+from ..ops.conv import Conv
 from ..ops.elementwise import Add, Div, Mul
 from ..ops.linear import Linear, MatMul
 from ..ops.norm import BatchNorm
@@ -116,17 +117,30 @@ def _tokens(graph: Graph, operand: Value, origin: _Origin, heads: int, swapped: 
     numbers = numbers.swapaxes(-1, -2) if swapped else numbers
     rows, depth = numbers.shape[-2:]
     numbers = numbers.reshape(-1, heads, rows, depth)
-    batch, width = numbers.shape[0], origin.source.shape[-1]
-    channels = numbers[0, :, 0, :] % width
-    expected = (np.arange(batch)[:, None] * rows + np.arange(rows))[:, None, :, None] * width + channels[:, None, :]
-    if origin.source.type.size == batch * rows * width and np.array_equal(numbers, expected):
-        value = narrowed(graph, origin.source, channels.reshape(-1), operand.name)
-    else:
-        value = origin.replay(graph)
-        perm = (0, 3, 1, 2) if swapped else (0, 2, 1, 3)
-        value = graph.add(Reshape((batch, heads, *value.shape[-2:])), value)
-        value = graph.add(Transpose(perm), value)
-    return _shaped(graph, value, (batch, rows, heads * depth))
+    shape, source = (numbers.shape[0], rows, heads * depth), origin.source
+    last = len(source.shape) - 1
+    if (channels := _chosen(numbers, source, last)) is not None:
+        return _shaped(graph, narrowed(graph, source, channels, last, operand.name), shape)
+    if last > 1 and (channels := _chosen(numbers, source, 1)) is not None:
+        image = narrowed(graph, source, channels, 1, operand.name)
+        turned: Value = graph.add(Transpose((0, 2, 1)), _shaped(graph, image, (shape[0], shape[2], rows)))
+        return turned
+    value = graph.add(Reshape((shape[0], heads, *operand.shape[-2:])), origin.replay(graph))
+    turned = graph.add(Transpose((0, 3, 1, 2) if swapped else (0, 2, 1, 3)), value)
+    return _shaped(graph, turned, shape)
+
+
+def _chosen(numbers: Array, source: Value, axis: int) -> Array | None:
+    """The channels (along `axis`) that heads read, head-major, if tokens are those of the source in order."""
+    batch, _, rows, _ = numbers.shape
+    width = source.shape[axis]
+    if source.type.size != batch * rows * width:
+        return None
+    step, jump = (1, width) if axis == len(source.shape) - 1 else (rows, 1)
+    channels = numbers[0, :, 0, :] // step % width
+    tokens = np.arange(batch)[:, None] * rows * width + np.arange(rows) * jump
+    expected = tokens[:, None, :, None] + channels[:, None, :] * step
+    return channels.reshape(-1) if np.array_equal(numbers, expected) else None
 
 
 def _shaped(graph: Graph, value: Value, shape: tuple[int, ...]) -> Value:
@@ -134,21 +148,20 @@ def _shaped(graph: Graph, value: Value, shape: tuple[int, ...]) -> Value:
     return result
 
 
-def narrowed(graph: Graph, value: Value, channels: Array, name: str) -> Value:
-    """Some channels (last axis) of a value in a given order, chosen among weight rows where a Linear makes them."""
-    if np.array_equal(channels, np.arange(value.shape[-1])):
+def narrowed(graph: Graph, value: Value, channels: Array, axis: int, name: str) -> Value:
+    """Some channels of a value in a given order, chosen among weight rows where a Linear or Conv makes them."""
+    if np.array_equal(channels, np.arange(value.shape[axis])):
         return value
     node = value.producer
-    if node is not None and isinstance(node.op, Linear) and node.input(1).is_constant:
-        rows = [None if v is None else graph.constant(v.array[channels], v.name) for v in node.inputs[1:]]
-        made: Value = graph.add(node.op, node.input(0), *rows, name=name, sources=node.sources)
+    linear = node is not None and isinstance(node.op, Linear) and axis == len(value.shape) - 1
+    conv = node is not None and isinstance(node.op, Conv) and axis == 1 and node.op.groups == 1
+    norm = node is not None and isinstance(node.op, BatchNorm) and node.op.axis % len(value.shape) == axis
+    if node is None or not (linear or conv or norm) or not all(v is None or v.is_constant for v in node.inputs[1:]):
+        made: Value = graph.add(Gather(axis), value, graph.constant(channels.astype(np.int64)), name=name)
         return made
-    if node is not None and isinstance(node.op, BatchNorm) and node.op.axis % len(value.shape) == len(value.shape) - 1:
-        x = narrowed(graph, node.input(0), channels, name)
-        rows = [graph.constant(node.input(i).array[channels], node.input(i).name) for i in range(1, 5)]
-        made = graph.add(node.op, x, *rows, name=f"{name}.norm", sources=node.sources)
-        return made
-    made = graph.add(Gather(len(value.shape) - 1), value, graph.constant(channels.astype(np.int64)), name=name)
+    x = narrowed(graph, node.input(0), channels, axis, name) if norm else node.input(0)
+    rows = [None if v is None else graph.constant(v.array[channels], v.name) for v in node.inputs[1:]]
+    made = graph.add(node.op, x, *rows, name=f"{name}.norm" if norm else name, sources=node.sources)
     return made
 
 
