@@ -164,6 +164,18 @@ def scalar_divisor_after_linear(net, bias):
 
 
 @applies(FoldScalars())
+def scalar_divisor_after_a_sum_of_layers(net, bias):
+    terms = [net.linear(net.input(2, 4, name=name), 3, bias, f"fc_{name}") for name in "xy"]
+    return net.output(net.add(Div(), net.add(Add(), *terms, name="sum"), net.constant(2.0), name="mean"))
+
+
+@applies(FoldBatchnorm())
+def affine_after_a_sum_of_layers(net, bias):
+    terms = [net.linear(net.input(2, 4, name=name), 3, bias, f"fc_{name}") for name in "xy"]
+    return net.output(net.affine(net.add(Add(), *terms, name="sum")))
+
+
+@applies(FoldScalars())
 def scalar_factor_before_conv(net, bias):
     return net.output(net.conv(net.add(Mul(), net.input(1, 3, 5, 5), net.constant(1 / 255)), 4, 3, bias, **PAD))
 

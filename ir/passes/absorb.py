@@ -15,6 +15,7 @@ import numpy as np
 
 from ..graph import Array, Graph, Node, Value, sources_of
 from ..ops.conv import Conv, PatchEmbed
+from ..ops.elementwise import Add
 from ..ops.linear import Linear
 from ..rewrite import Miss
 from .channel_map import ChannelMap, double, downstream, upstream
@@ -70,24 +71,36 @@ def absorb(graph: Graph, root: Node, data: Value, maps: Sequence[ChannelMap]) ->
 
 
 def fold_into_writer(graph: Graph, value: Value, m: ChannelMap, sources: Sequence[str] = ()) -> None:
-    """Let the layer that computes `value`, which one node reads, compute m(value).
+    """Let the layers that compute `value`, which one node reads, compute m(value).
 
     Raises:
-        Miss: There is no such layer, or someone else reads its output or its weight.
+        Miss: There are no such layers, or someone else reads their output or their weight.
     """
-    while True:
-        if len(value.uses) > 1 or is_public(graph, value):
-            others = ", ".join(f"'{reader.name}'" for reader in value.readers[:-1]) or "the graph output"
-            raise Miss(f"'{value.name}' is also read by {others}")
-        node = value.producer
-        if is_weighted(node) and output_axis(node) == m.axis:
-            break
-        value, m = upstream(value, m)
-    require_own_weights(graph, [node])
-    weight, bias = double(node.input(1)), node.optional(2)
-    scaled = weight * m.a.reshape([-1] + [1] * (weight.ndim - 1))
-    shifted = m.c if bias is None else m.a * double(bias) + m.c
-    rebuild(graph, node, scaled, shifted if bias is not None or m.c.any() else None, sources)
+    found = _writers(graph, value, m)
+    require_own_weights(graph, list(found))
+    if len({node.input(1) for node in found}) < len(found):
+        raise Miss(f"the layers that add up to '{value.name}' share a weight")
+    for node, after in found.items():
+        weight, bias = double(node.input(1)), node.optional(2)
+        scaled = weight * after.a.reshape([-1] + [1] * (weight.ndim - 1))
+        shifted = after.c if bias is None else after.a * double(bias) + after.c
+        rebuild(graph, node, scaled, shifted if bias is not None or after.c.any() else None, sources)
+
+
+def _writers(graph: Graph, value: Value, m: ChannelMap) -> dict[Node, ChannelMap]:
+    """The layers that must change so that `value` becomes m(value); of a sum, the first term takes the shift."""
+    if len(value.uses) > 1 or is_public(graph, value):
+        others = ", ".join(f"'{reader.name}'" for reader in value.readers[:-1]) or "the graph output"
+        raise Miss(f"'{value.name}' is also read by {others}")
+    node = value.producer
+    if is_weighted(node) and output_axis(node) == m.axis:
+        return {node: m}
+    if node is not None and isinstance(node.op, Add):
+        left, right = node.input(0), node.input(1)
+        if left.shape != right.shape:
+            raise Miss(f"'{node.name}' adds a stretched value")
+        return {**_writers(graph, left, m), **_writers(graph, right, ChannelMap(m.axis, m.a, 0 * m.c))}
+    return _writers(graph, *upstream(value, m))
 
 
 def fold_into_readers(graph: Graph, value: Value, m: ChannelMap, sources: Sequence[str] = ()) -> None:

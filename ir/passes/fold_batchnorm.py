@@ -30,7 +30,7 @@ class FoldBatchnorm(Pass):
     Legal after a Conv, Linear or PatchEmbed (padded, grouped or not) whose output nothing else reads; else before them
     when all readers are such layers, unless one pads with zeros and c is not zero: the border is zero after the norm,
     not before it. Ops that only move or average (Reshape, Transpose, Slice, Mean, Concat of channels) may stand
-    between. A weight that a layer outside the fold reads is left alone. Without a bias, one is made where c needs it.
+    between, and a sum of such layers counts as one. A weight that a layer outside the fold reads is left alone.
     """
 
     rules: ClassVar[tuple[Rule, ...]] = (
