@@ -22,6 +22,7 @@ from edgesmith.ir.passes.fold_repnorm import FoldRepnorm
 from edgesmith.ir.passes.narrow_tokens import NarrowTokens
 from edgesmith.ir.passes.norm_to_rmsnorm import NormToRmsnorm
 from edgesmith.ir.passes.pool_algebra import PoolAlgebra
+from edgesmith.ir.passes.recognise_patch_embed import RecognisePatchEmbed
 from edgesmith.ir.text import show
 
 Make = Callable[..., Graph]
@@ -61,6 +62,12 @@ def nodes_without_effect(net, bias):
     y = net.add(Mul(), net.add(Add(), x, net.constant(0.0)), net.constant(1.0), name="one")
     y = net.add(Reshape((2, 12)), net.add(Reshape((6, 4)), y), name="flat")
     return net.output(net.linear(net.add(Slice((0,), (2**60,), (1,), (1,)), y), 3, bias))
+
+
+@applies(RecognisePatchEmbed())
+def patches_after_their_norm_was_folded(net, bias):
+    y = net.add(Reshape((1, 5, 4)), net.conv(net.input(1, 3, 8, 8), 5, 4, bias, strides=(4, 4)), name="flat")
+    return net.output(net.layernorm(net.add(Transpose((0, 2, 1)), y, name="tokens")))
 
 
 @refuses(EliminateDead(), "it turns an axis round")

@@ -25,6 +25,7 @@ from .merge_heads import MergeHeads
 from .narrow_tokens import NarrowTokens
 from .norm_to_rmsnorm import NormToRmsnorm
 from .pool_algebra import PoolAlgebra
+from .recognise_patch_embed import RecognisePatchEmbed
 
 EXACT: tuple[Pass, ...] = (
     FoldConstants(),  # first: folds below look for constants, exporters write computations of them
@@ -35,6 +36,7 @@ EXACT: tuple[Pass, ...] = (
     FoldLayerScale(),  # before NormToRmsnorm: a factor per channel does not commute with centring
     FoldBatchnorm(),  # before MergeBranches: a branch is then one layer
     FoldRepnorm(),  # likewise
+    RecognisePatchEmbed(),  # again: a norm may have stood between the convolution and its tokens
     MergeBranches(),  # after the norms, before calibration: merged weights have other ranges
     MergeHeads(),  # the head is one Linear from here on
     FoldAffineNorm(),  # leaves norms without parameters, which NormToRmsnorm needs
