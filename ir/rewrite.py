@@ -143,15 +143,19 @@ tracing: ContextVar[Trace | None] = ContextVar("tracing", default=None)
 
 @dataclass
 class _Attempt:
-    """One try of one rule at one root; remembers the furthest failure."""
+    """One try of one rule at one root; remembers the furthest failure.
+
+    At equal depth a `close` one counts more: the op was the right one, only what surrounds it was not.
+    """
 
     root: Node
     depth: int = 0
     reason: str = ""
+    close: bool = False
 
-    def fail(self, depth: int, reason: str) -> None:
-        if depth >= self.depth:
-            self.depth, self.reason = depth, reason
+    def fail(self, depth: int, reason: str, close: bool = False) -> None:
+        if (depth, close) >= (self.depth, self.close):
+            self.depth, self.reason, self.close = depth, reason, close
 
 
 def rewrite(graph: Graph, rules: Sequence[Rule]) -> int:
@@ -188,7 +192,7 @@ def _apply_at(graph: Graph, node: Node, rules: Sequence[Rule]) -> int:
             try:
                 new = rule.build(match)
             except Miss as miss:
-                attempt.fail(len(match.nodes), str(miss))
+                attempt.fail(len(match.nodes), str(miss), close=True)
                 continue
             graph.replace(old, new)
             if trace is not None:
@@ -229,11 +233,12 @@ def _match_op(pattern: P, value: Value, match: Match, attempt: _Attempt) -> Iter
         found = "an input or constant" if node is None else type(node.op).__name__
         return attempt.fail(depth, f"expected {wanted} as maker of '{value.name}', found {found}")
     if pattern.where is not None and not pattern.where(node.op):
-        return attempt.fail(depth, f"the attributes of {wanted} '{node.name}' are not those of the pattern")
+        return attempt.fail(depth, f"the attributes of {wanted} '{node.name}' are not those of the pattern", close=True)
     outside = [reader.name for reader in value.readers if reader not in match.nodes]
     public = any(value is out for out in match.graph.outputs)
     if depth and not pattern.shared and (outside or public):
-        return attempt.fail(depth, f"'{value.name}' is also read by {', '.join(outside) or 'the graph output'}")
+        others = ", ".join(outside) or "the graph output"
+        return attempt.fail(depth, f"'{value.name}' is also read by {others}", close=True)
     operands = node.inputs[: len(pattern.operands)]
     orders = [operands]
     if len(operands) == 2 and isinstance(node.op, COMMUTATIVE):

@@ -42,7 +42,7 @@ class _Binary(Op):
     def examples(cls) -> Iterator[Example]:
         """Equal shapes, a scalar, and both sides stretched."""
         yield cls(), (sample(2, 3, low=0.5), sample(2, 3, low=0.5, high=1.5))
-        yield cls(), (sample(2, 3, low=0.5), np.float32(1.5).reshape(()))
+        yield cls(), (sample(2, 3, low=0.5), np.full((), 1.5, np.float32))
         yield cls(), (sample(4, 1, 3, low=0.5), sample(2, 1, low=0.5, high=1.5))
 
 
