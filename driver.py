@@ -21,6 +21,7 @@ from .queries import find_target
 
 if TYPE_CHECKING:
     from .ir.graph import Array, Graph
+    from .ir.memory import Plan
     from .ir.passes.base import Pass
     from .lowering.artifact import Artifact
     from .lowering.c.toolchain import Sizes
@@ -37,8 +38,8 @@ REFERENCE_SAMPLES = 64
 LOOK_MACS, LOOK_SAMPLES = 400_000_000, 16
 """What one rung of numpy may cost decides how many samples it sees, LOOK_SAMPLES at most."""
 
-STACK_ALLOWANCE = 2048
-"""Bytes of stack the planner leaves room for; what the program really needs is measured and checked afterwards."""
+STACK_ALLOWANCE = 512
+"""Bytes of stack the planner leaves room for; what the program really needs is checked after the build."""
 
 
 def load(model: str | PathLike[str], shapes: Shapes | None = None) -> Graph:
@@ -168,22 +169,31 @@ class Compilation:
 
     def plan_memory(self) -> None:
         """Plan within the budget; a stream that was free to choose gives up precision before it gives up."""
-        from .ir.memory import plan
         from .ir.passes.quantise import QuantOptions, convert
 
-        budget = None if self.budget is None else self.budget - STACK_ALLOWANCE
         self.say("plan memory")
         try:
-            self.plan = plan(self.quantised.graph, budget, self._planning)
+            self.plan = self._planned()
         except BudgetError:
             if self.stream != "auto" or self.quantised.options.stream == "int8":
                 raise
             self.quantised = convert(self.graph, self.quantised.calibration, QuantOptions(stream="int8"))
-            self.plan = plan(self.quantised.graph, budget, self._planning)
+            self.plan = self._planned()
         self.integer, self.stream = self.quantised.graph, self.quantised.options.stream
 
-    def _planning(self, text: str) -> None:
-        self.say(f"plan memory: {text}")
+    def _planned(self) -> Plan:
+        from .ir.memory import plan
+
+        if self.budget is None:
+            return plan(self.quantised.graph)
+        kept = f"{STACK_ALLOWANCE} of the budget's {self.budget:,} bytes are kept for the stack"
+        if self.budget <= STACK_ALLOWANCE:
+            raise BudgetError("the RAM budget leaves nothing for activations", why=kept, do="give a larger --ram")
+        try:
+            return plan(self.quantised.graph, self.budget - STACK_ALLOWANCE)
+        except BudgetError as error:
+            why = f"{error.why}; {kept}"
+            raise BudgetError(error.what, where=error.where, why=why, do=error.do) from error
 
     def write(self, place: Path) -> Artifact:
         """Generate the library in a folder of its own, judge it, and only then put it where it belongs."""
@@ -211,7 +221,8 @@ class Compilation:
 
         self.say("run the integer reference")
         layouts = {value.name: layout for value, layout in self.quantised.twins.values()}
-        self.takes, self.gives = (figures.tensors(side, layouts) for side in (self.integer.inputs, self.integer.outputs))
+        self.takes = figures.tensors(self.integer.inputs, layouts)
+        self.gives = figures.tensors(self.integer.outputs, layouts)
         self.stored = [quantised(feeds, self.takes) for feeds in self.looks]
         self.wanted = [run(self.integer, feeds) for feeds in self.stored]
         self.ladder.climb(f"integer reference, {self.stream} stream", [real(each, self.gives) for each in self.wanted])
@@ -259,11 +270,11 @@ class Compilation:
             return None, None
         self.say(f"build for {self.device.name}")
         library = artifact.load(folder)
-        entries = [library.run, library.arena]
+        entry = f"{library.name}_run"  # what an application calls; the harness is not part of the library
         with tempfile.TemporaryDirectory() as build:
             elf = Path(build) / f"{self.name}.elf"
-            toolchain.compile_elf(library.sources, self.device, elf, entries, stack=library.stack_bytes)
-            return toolchain.section_sizes(elf, self.device), stack_bound(elf, library.run).bytes
+            toolchain.compile_elf(library.sources, self.device, elf, [entry, library.arena], stack=library.stack_bytes)
+            return toolchain.section_sizes(elf, self.device), stack_bound(elf, entry).bytes
 
     def _verify(self, folder: Path) -> Measurement | None:
         """Run the program on this computer and in the emulator; both must give the reference's integers."""

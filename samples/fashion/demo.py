@@ -36,8 +36,8 @@ def say(artifact: edgesmith.Artifact, outcome: Any, float_right: float, right: f
         ("accuracy", f"{float_right:.2%} float in ONNX Runtime, {right:.2%} int8 on the emulated {artifact.target}"
                      f" ({outcome.samples} pictures)"),
         ("RAM", f"{size(memory['total'])} of {size(memory['budget'])}: arena {size(memory['arena_bytes'])} planned,"
-                f" {size(memory['arena_measured'])} measured; stack at most {size(memory['stack_bound'])},"
-                f" {size(memory['stack_measured'])} measured; statics {size(memory['static_bytes'])}"),
+                f" {size(memory['arena_measured'])} measured; stack {size(memory['stack_bytes'])},"
+                f" statics {size(memory['static_bytes'])}"),
         ("flash", f"{size(flash['internal'])} of {size(flash['budget'])}: weights {size(flash['weights'])},"
                   f" code {size(flash['code'])}; external {size(flash['external'])}"),
         ("instructions", f"{outcome.measurement.instructions:,} for one picture (exact, emulated)"),
