@@ -46,12 +46,12 @@ void bench_attention(
 
 void bench_add8(int8_t *x, int8_t *y)
 {
-    es_add(x, 8, y, 8, 197 * 192, 16000, 17000, 16384, 15, x, 8);
+    es_add(x, 8, y, 8, 197 * 192, 16000, 17000, 16384, 15, -128, 127, x, 8);
 }
 
 void bench_add16(int8_t *a, int16_t *x)
 {
-    es_add(a, 8, x, 16, 197 * 192, 16000, 16384, 8192, 14, x, 16);
+    es_add(a, 8, x, 16, 197 * 192, 16000, 16384, 8192, 14, -32768, 32767, x, 16);
 }
 
 void bench_layernorm8(int8_t *x, int16_t *tile)

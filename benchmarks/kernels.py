@@ -85,7 +85,8 @@ def row_cases(noise: np.random.Generator) -> Iterator[Case]:
     for bits, row in ((8, _bytes(noise, 12, 192)), (16, wide[: 12 * 192].reshape(12, 192))):
         expected = integer_layout.pack_tile(integer_rows.layernorm(row, 37))
         arguments = (row, np.zeros(12 * 192, np.int16))
-        yield Case(f"layernorm int{bits} row of 192", f"bench_layernorm{bits}", arguments, 1, expected, row.size, "element")
+        name = f"layernorm int{bits} row of 192"
+        yield Case(name, f"bench_layernorm{bits}", arguments, 1, expected, row.size, "element")
     image, w = _bytes(noise, 14, 14, 64), _bytes(noise, 3, 3, 64)
     bias, mult = noise.integers(-99, 99, 64).astype(np.int32), np.full(64, 10**7, np.int32)
     expected = integer_ops.qdepthwise(image, w, bias, mult, pads=(1, 1, 1, 1), zero_x=5)

@@ -4,26 +4,26 @@
 
 #include "core.h"
 
-/* out = sat((a * ma + b * mb + c) >> shift). */
+/* out = clamp((a * ma + b * mb + c) >> shift). */
 ES_INLINE void es_add(
     const void *a, int bits_a, const void *b, int bits_b, int count, int32_t ma, int32_t mb, int32_t c, int shift,
-    void *out, int bits)
+    int32_t low, int32_t high, void *out, int bits)
 {
     for (int i = 0; i < count; i++) {
         int32_t sum = es_get(a, bits_a, i) * ma + es_get(b, bits_b, i) * mb + c;
-        es_put(out, bits, i, es_saturate(sum >> shift, bits));
+        es_put(out, bits, i, es_clamp(sum >> shift, low, high));
     }
 }
 
 /* out = requant((a - zero_a) * (b - zero_b)); b has `period` values and repeats (a gate per channel), or count. */
 ES_INLINE void es_mul(
     const void *a, int bits_a, int32_t zero_a, const void *b, int bits_b, int32_t zero_b, int count, int period,
-    int32_t mult, int pre, int32_t zero, void *out, int bits)
+    int32_t mult, int pre, int32_t zero, int32_t low, int32_t high, void *out, int bits)
 {
     for (int i = 0; i < count;)
         for (int j = 0; j < period; i++, j++) {
             int32_t product = (es_get(a, bits_a, i) - zero_a) * (es_get(b, bits_b, j) - zero_b);
-            es_put(out, bits, i, es_saturate(es_requant(product, mult, pre, zero), bits));
+            es_put(out, bits, i, es_clamp(es_requant(product, mult, pre, zero), low, high));
         }
 }
 
@@ -41,13 +41,13 @@ ES_INLINE void es_affine(
 
 /* Rows of `count` values to another scale and another row stride: one operand of a concat, or a plain requantise. */
 ES_INLINE void es_rescale(
-    const void *x, int bits_x, int rows, int count, int32_t zero_x, int32_t mult, int pre, int32_t zero, void *out,
-    int bits, int stride)
+    const void *x, int bits_x, int rows, int count, int32_t zero_x, int32_t mult, int pre, int32_t zero, int32_t low,
+    int32_t high, void *out, int bits, int stride)
 {
     for (int row = 0; row < rows; row++)
         for (int i = 0; i < count; i++) {
             int32_t acc = es_get(x, bits_x, row * count + i) - zero_x;
-            es_put(out, bits, row * stride + i, es_saturate(es_requant(acc, mult, pre, zero), bits));
+            es_put(out, bits, row * stride + i, es_clamp(es_requant(acc, mult, pre, zero), low, high));
         }
 }
 

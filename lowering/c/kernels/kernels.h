@@ -11,6 +11,5 @@
 #include "pool.h"
 #include "resize.h"
 #include "softmax.h"
-#include "sum.h"
 
 #endif

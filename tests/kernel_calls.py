@@ -1,0 +1,65 @@
+"""How a test calls the C kernels: here, where undefined behaviour traps, and on emulated cores."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgesmith.lowering.c import toolchain
+from edgesmith.targets import get
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = (f"-I{Path(toolchain.__file__).with_name('kernels')}", "-Wno-missing-prototypes")
+Call = Callable[..., None]
+
+
+def host_call(folder: Path) -> Call:
+    """Calls into a shared object that traps on undefined behaviour."""
+    flags = (*FLAGS, "-fsanitize=undefined", "-fsanitize-trap=undefined")
+    library = ctypes.CDLL(str(toolchain.compile_shared([SOURCE], folder / "kernels.so", flags=flags)))
+
+    def call(name: str, *arguments: Any) -> None:
+        values = [a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else int(a) for a in arguments]
+        getattr(library, name)(*values)
+
+    return call
+
+
+def device_call(folder: Path, target: str) -> Call:
+    """Calls into an emulated device; arrays are copied there and back."""
+    from edgesmith.runtimes.machine import Machine
+
+    names = sorted({line.split("(")[0].split()[-1] for line in SOURCE.read_text().splitlines() if "void t_" in line})
+    elf = toolchain.compile_elf([SOURCE], get(target), folder / f"{target}.elf", names, flags=FLAGS)
+    machine = Machine(get(target), elf, strict=True)
+
+    def call(name: str, *arguments: Any) -> None:
+        machine.release()
+        places = [machine.buffer(a.nbytes) if isinstance(a, np.ndarray) else int(a) for a in arguments]
+        arrays = [(p, a) for p, a in zip(places, arguments, strict=True) if isinstance(a, np.ndarray)]
+        for place, array in arrays:
+            machine.write(place, array)
+        machine.call(name, *places)
+        for place, array in arrays:
+            array.reshape(-1)[:] = machine.read(place, array.size, str(array.dtype))
+
+    return call
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("host", marks=pytest.mark.compiler),
+        pytest.param("stm32f746", marks=pytest.mark.emulator),
+        pytest.param("stm32f427", marks=pytest.mark.emulator),
+    ],
+)
+def call(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Call:
+    """How to run a kernel: here, on a Cortex-M7, on a Cortex-M4."""
+    folder = tmp_path_factory.mktemp("kernels")
+    return host_call(folder) if request.param == "host" else device_call(folder, request.param)
