@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,21 @@ def _parse(path: Path) -> ModelProto:
         raise ModelError(f"'{path.name}' cannot be read", where=[str(path)], why=str(error)) from error
     if not proto.HasField("graph"):
         raise ModelError(f"'{path.name}' holds no graph", where=[str(path)], do=again)
+    # Protobuf hands a text that is not UTF-8 over as bytes, whatever its type says.
+    broken = [name for name in _names(proto) if not isinstance(name, str)]
+    if broken:
+        raise ModelError(f"'{path.name}' has names that are no text", where=[str(path)], why=repr(broken[0]), do=again)
     return proto
+
+
+def _names(proto: ModelProto) -> Iterator[object]:
+    graph = proto.graph
+    for named in (*graph.input, *graph.output, *graph.initializer, *graph.value_info, *proto.functions):
+        yield named.name
+    for node in (*graph.node, *(node for function in proto.functions for node in function.node)):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    yield from (each.domain for each in (*proto.opset_import, *proto.functions))
 
 
 def _opset(proto: ModelProto, path: Path) -> int:
