@@ -16,6 +16,7 @@ from edgesmith.ir.errors import InternalError
 from edgesmith.ir.graph import Graph
 from edgesmith.ir.interpret import run
 from edgesmith.ir.ops.activation import Relu
+from edgesmith.ir.ops.conv import Conv
 from edgesmith.ir.ops.elementwise import Add
 from edgesmith.ir.ops.pool import Mean
 from edgesmith.ir.ops.shape import Concat, Slice
@@ -56,6 +57,44 @@ def test_check_5_mobileone_keeps_one_conv_per_block(build: ModuleType, dtype: st
     run_pipeline(graph)
     assert build.kinds(graph) == {"Conv": 6, "Relu": 6, "Mean": 1, "Linear": 1}
     assert build.difference(before, graph) < tolerance
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_check_5_branches_of_every_kernel_group_and_stride(build: ModuleType, k: int, groups: int, stride: int) -> None:
+    net = build.Net()
+    x, total = net.input(2, 4, 7, 9), None
+    for i, size in enumerate({k, 3, 1}):
+        pads = (size // 2,) * 4
+        y = net.conv(x, 4, size, i != 1, f"conv{i}", groups=groups, strides=(stride, stride), pads=pads)
+        y = net.batchnorm(y, name=f"bn{i}")
+        total = y if total is None else net.add(Add(), total, y, name=f"sum{i}")
+    if stride == 1:
+        total = net.add(Add(), net.batchnorm(x, name="skip"), total, name="sum")
+    graph = net.output(net.add(Relu(), total, name="relu"))
+    before = graph.copy()
+    run_pipeline(graph)
+    assert build.kinds(graph) == {"Conv": 1, "Relu": 1}
+    assert build.difference(before, graph) < ROUNDING
+
+
+@pytest.mark.parametrize("shapes", [((1, 3), (3, 1)), ((3, 3), (2, 4)), ((1, 1), (4, 3))])
+def test_check_5_uneven_kernels_lie_by_their_taps_or_stay(build: ModuleType, shapes) -> None:
+    net = build.Net()
+    x = net.input(1, 2, 6, 7)
+    branches = []
+    for i, (height, width) in enumerate(shapes):
+        top, left = (height - 1) // 2, (width - 1) // 2
+        op = Conv(pads=(top, left, height - 1 - top, width - 1 - left))
+        branches.append(net.add(op, x, net.normal(3, 2, height, width, name=f"w{i}"), name=f"conv{i}"))
+    graph = net.output(net.add(Add(), *branches, name="sum"))
+    before = graph.copy()
+    merged = run_pipeline(graph)["merge_branches"]
+    sizes = [height * width for height, width in shapes]
+    window = max(h for h, _ in shapes) * max(w for _, w in shapes)
+    assert merged == (window <= sum(sizes))
+    assert build.difference(before, graph) < ROUNDING
 
 
 # ---- 6: the re-parameterised norm in its four positions ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,13 +48,23 @@ def _join_reshapes(match: Match) -> Value:
     return new
 
 
+def _drop_axes(match: Match) -> Value:
+    pool, shape = match.node("pooled"), match.root.output.shape
+    op = dataclasses.replace(pool.op, keepdims=False)  # type: ignore[call-arg]
+    if op == pool.op or op.infer(pool.input(0).type) != match.root.output.type:
+        raise Miss(f"'{pool.name}' without its unit axes does not have the shape {shape}")
+    new: Value = match.add(op, pool.input(0))
+    return new
+
+
 @dataclass(frozen=True)
 class EliminateDead(Pass):
-    """Erase unread nodes, ops that return their operand, and the first of two Reshapes in a row.
+    """Erase unread nodes, ops that return their operand, and Reshapes that another one undoes.
 
         Reshape to the same shape, Slice of everything, Transpose of unit axes,
         Concat of one, x + 0, x - 0, x * 1, x / 1                                  become    x
-        Reshape(Reshape(x))                                                        becomes   Reshape(x)
+        Reshape(Reshape(x))                                                        becomes    Reshape(x)
+        Reshape that drops the axes which a Mean, Sum or ReduceMax kept            becomes    the reduction alone
 
     Always legal.
     """
@@ -61,6 +72,7 @@ class EliminateDead(Pass):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("skip_mover", P(MOVERS), _skip_mover),
         Rule("skip_arithmetic", P((Mul, Div, Add, Sub)), _skip_arithmetic),
+        Rule("drop_axes", P(Reshape, P((Mean, Sum, ReduceMax), name="pooled")), _drop_axes),
         Rule("join_reshapes", P(Reshape, P(Reshape, name="x", shared=True)), _join_reshapes),
     )
 
