@@ -146,12 +146,13 @@ class Network:
         every storage that a group before g in *every* order has made, or that is there from the start, and that is
         public or read by a group after g in *every* order. An output can
         overwrite an input at best if no group that comes after g in every order reads it. So the step needs at least
-        `stacked` of these sizes with the best s; the arena is at least as large as its neediest step.
+        `stacked` of these sizes with the best s; the arena is at least as large as its neediest step. Before the first
+        step all inputs of the graph lie there.
         """
-        everything = (1 << len(self.groups)) - 1
-        return max((self._least(g, self._descendants(g), everything) for g in range(len(self.groups))), default=0)
+        start = stacked(storage.bytes for storage in self.storages if storage.maker < 0)
+        return max([start, *(self._least(group, self._descendants(group)) for group in range(len(self.groups)))])
 
-    def _least(self, group: int, after: int, everything: int) -> int:
+    def _least(self, group: int, after: int) -> int:
         done = self.ancestors[group]
         alive = {
             i for i, s in enumerate(self.storages)

@@ -245,7 +245,8 @@ class _Planner:
         for i, storage in enumerate(self.network.storages):
             first = when.get(storage.maker, 0)
             reads = [when[group] for group in self.order if storage.readers >> group & 1]
-            lives[i] = first, len(self.order) - 1 if storage.public else max(reads, default=first)
+            reads += [max(first, len(self.order) - 1)] if storage.public else []
+            lives[i] = first, max(reads, default=first)
         return lives
 
     def _place(self, chosen: list[Schedule], budget: int | None) -> Plan:
@@ -308,4 +309,4 @@ def _scratch(schedule: Schedule, step: int) -> Rectangle:
 def _load(blocks: list[list[Rectangle]], steps: int) -> int:
     """The greatest number of bytes in use at once: no placement goes below it."""
     rectangles = [rectangle for block in blocks for rectangle in block]
-    return max((stacked(r.bytes for r in rectangles if r.first <= t <= r.last) for t in range(steps)), default=0)
+    return max(stacked(r.bytes for r in rectangles if r.first <= t <= r.last) for t in range(max(1, steps)))

@@ -36,6 +36,9 @@ NORM_WORK, COPY_WORK = 12, 2
 """Multiply-accumulates that take as long as one more element of a norm (two passes over it), or of a plain row copied
 into a tile: instructions counted in the kernels' inner loops, where a multiply-accumulate costs about one."""
 
+LINEARS = ("q", "k", "v", "projection")
+"""Roles of an attention that have weights."""
+
 ELEMENTWISE = (QAdd, QMul, QAffine, QRequantise, QTable8, QTable16, QSoftmax)
 """Ops whose kernels may write element i of the output over element i of an input of the same width."""
 
@@ -115,8 +118,8 @@ def schedules(group: Group, callback: bool = True) -> tuple[Schedule, ...]:
 
 
 def tiles(rows: int) -> list[int]:
-    """Row tiles that make sense for this many rows."""
-    most = -(-rows // 3) * 3
+    """Row tiles for this many rows: none that would never be full, or its last bytes would stay unwritten."""
+    most = max(3, rows // 3 * 3)
     return sorted({min(tile, most) for tile in LADDER})
 
 
@@ -207,7 +210,7 @@ def _attention_schedule(group: Group, heads: int, held: int, tile: int) -> Sched
     node = roles["attention"]
     q, k, v = node.input(0), node.input(1), node.input(2)
     queries, keys, depth, width = row_count(q), row_count(k), q.shape[-1] // heads, v.shape[-1] // heads
-    q_tile = min(tile, tiles(queries)[-1])
+    q_tile = min(tile, -(-queries // 3) * 3)
     # Phases: 0 pack keys and values, 1 queries, 2 projection. With all heads held, 1 and 2 alternate tile by tile; with
     # fewer, 0 and 1 alternate, and the projection waits until the heads of all rows have gathered.
     loop = 2 if held == heads else 1
@@ -227,14 +230,14 @@ def _attention_schedule(group: Group, heads: int, held: int, tile: int) -> Sched
     source = roles["q"].input(0) if "q" in roles else q
     if "norm_q" in roles:
         source = roles["norm_q"].input(0)
-    read = [(roles[side], keys if side in "kv" else queries) for side in ("q", "k", "v") if side in roles]
-    read += [(roles["projection"], queries)] if "projection" in roles else []
+    often = {"k": passes(keys, tile), "v": passes(keys, tile)}
+    read = [(roles[name], often.get(name, passes(queries, q_tile))) for name in LINEARS if name in roles]
     return Schedule(
         "all_heads" if held == heads else "head_by_head", tile, held, pack(needs),
         overwrites=_overwrites(group.output, [_residual(group), source] if safe else []),
         extra_macs=(heads // held - 1) * _refill(roles),
-        weight_passes=max((passes(count, min(tile, tiles(count)[-1])) for _, count in read), default=1),
-        weight_bytes=sum(_weight_bytes(n) * passes(count, min(tile, tiles(count)[-1])) for n, count in read),
+        weight_passes=max((count for _, count in read), default=1),
+        weight_bytes=sum(_weight_bytes(node) * count for node, count in read),
     )
 
 
