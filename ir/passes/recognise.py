@@ -12,6 +12,7 @@ from .recognise_linear import RecogniseLinear
 from .recognise_patch_embed import RecognisePatchEmbed
 from .recognise_repnorm import RecogniseRepnorm
 from .recognise_silu import RecogniseSilu
+from .recognise_tokennorm import RecogniseTokennorm
 from .simplify_shapes import SimplifyShapes
 
 RECOGNISE: tuple[Pass, ...] = (
@@ -21,10 +22,11 @@ RECOGNISE: tuple[Pass, ...] = (
     RecogniseLayernorm(),  # decomposed norms, before their products look like anything else
     RecogniseGroupnorm(),  # needs the Reshapes around it as the exporter wrote them
     RecogniseGelu(),  # before SiLU: its sigmoid form contains one
-    RecogniseSilu(),
-    RecogniseRepnorm(),  # norms over tokens move before Reshapes ...
+    RecogniseSilu(),  # after GELU, for that reason
+    RecogniseTokennorm(),  # norms over tokens move before Reshapes ...
     SimplifyShapes(),  # ... which then cancel, and attention sees Linear and BatchNorm side by side
-    RecogniseAttention(),
+    RecogniseRepnorm(),  # needs norm and tokens in one shape
+    RecogniseAttention(),  # after everything that may stand between projections and heads
     SimplifyShapes(),  # the heads' transpositions meet those that recognition left
     RecognisePatchEmbed(),  # last: movement after the convolution is in its shortest form
 )
