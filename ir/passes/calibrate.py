@@ -11,6 +11,7 @@ from ..errors import ModelError
 from ..graph import Array, Graph, Value
 from ..interpret import trace
 from ..ops.attention import Attention
+from ..ops.conv import Conv
 from .legalise_integer import prepare
 
 BINS = 2048
@@ -23,6 +24,7 @@ Samples = Array | Mapping[str, Array]
 class Statistics:
     """Extremes of one value, a histogram of BINS bins over [-reach, reach), and extremes per channel where asked for.
 
+    `lows`, `highs` and `power` are the extremes and the summed squares of each index along one axis, `rows` how many.
     `reach` is a power of two and doubles when needed, so that two bins always merge into one.
     """
 
@@ -30,15 +32,23 @@ class Statistics:
     high: float = 0.0
     reach: float = 0.0
     counts: Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    channels: Array | None = None
+    lows: Array | None = None
+    highs: Array | None = None
+    power: Array | None = None
+    rows: int = 0
 
     @property
     def largest(self) -> float:
         """Greatest magnitude seen."""
         return max(-self.low, self.high)
 
-    def observe(self, x: Array, per_channel: bool = False) -> None:
-        """Add one array; with `per_channel` also the magnitudes along its last axis."""
+    @property
+    def channels(self) -> Array | None:
+        """Greatest magnitude of each channel, where it was asked for."""
+        return None if self.lows is None or self.highs is None else np.maximum(-self.lows, self.highs)
+
+    def observe(self, x: Array, axis: int | None = None) -> None:
+        """Add one array; with `axis` also the extremes of each index along it."""
         if not x.size:
             return
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
@@ -46,9 +56,13 @@ class Statistics:
         if self.reach:
             bins = ((x.reshape(-1) + self.reach) * (BINS / 2 / self.reach)).astype(np.int64)
             self.counts += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
-        if per_channel:
-            now = np.abs(x).reshape(-1, x.shape[-1]).max(axis=0).astype(np.float64)
-            self.channels = now if self.channels is None else np.maximum(self.channels, now)
+        if axis is not None:
+            rows = np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]).astype(np.float64)
+            zeros = np.zeros(x.shape[axis])
+            self.lows = np.minimum(zeros if self.lows is None else self.lows, rows.min(axis=0))
+            self.highs = np.maximum(zeros if self.highs is None else self.highs, rows.max(axis=0))
+            self.power = (zeros if self.power is None else self.power) + np.einsum("ij,ij->j", rows, rows)
+            self.rows += len(rows)
 
     def centres(self) -> Array:
         """The number each bin stands for."""
@@ -106,13 +120,14 @@ def calibrate(graph: Graph, data: Samples | None = None, progress: Progress | No
             "variance; give real inputs (32 to 512 of them) for a network that will be deployed",
         )
     samples = list(_samples(graph, data))
-    exact = {id(v) for n in graph.nodes if isinstance(n.op, Attention) for v in (*n.inputs[:3], *n.outputs)}
+    axes = {id(v): -1 for n in graph.nodes if isinstance(n.op, Attention) for v in (*n.inputs[:3], *n.outputs)}
+    axes |= {id(n.inputs[0]): 1 for n in graph.nodes if isinstance(n.op, Conv)}
     values: dict[str, Statistics] = {}
     for done, feeds in enumerate(samples, 1):
         for value, array in trace(graph, feeds):
             if not value.is_constant and array.dtype.kind == "f":
                 _check_finite(value, array)
-                values.setdefault(value.name, Statistics()).observe(array, id(value) in exact)
+                values.setdefault(value.name, Statistics()).observe(array, axes.get(id(value)))
         if progress is not None:
             progress(done, len(samples))
     return Calibration(graph, values, samples, warnings)

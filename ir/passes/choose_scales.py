@@ -17,6 +17,7 @@ from ..graph import Array, Graph, Node, Quant, Value
 from ..op import Op
 from ..ops import activation, attention, conv, elementwise, linear, norm, pool, shape
 from . import observers
+from .balance_channels import balanced
 from .calibrate import Calibration, Statistics
 from .legalise_integer import MOVES
 
@@ -121,6 +122,8 @@ class ScaleChooser:
         role = self._attention_role(value, reads)
         if role is not None:
             return role
+        if self._between_convolutions(value, reads):
+            return self._balanced(value, self.narrow(value, False), reads)
         if reads and all(_needs_narrow(read) for read in reads):
             return self.narrow(value, any(isinstance(read.node.op, linear.MatMul) for read in reads))
         if id(value) in self.images or value in self.graph.inputs:
@@ -141,11 +144,9 @@ class ScaleChooser:
         if isinstance(node.op, activation.Softmax):
             return Form("int16", Quant(2.0**-15))
         if isinstance(node.op, attention.Attention):
-            stats = self.statistics(value)
             single = all(isinstance(read.node.op, linear.Linear) and read.direct for read in reads)
-            if self.channels and reads and single and stats.channels is not None:
-                return Form("int8", observers.per_channel(stats.channels, 127))
-            return self.narrow(value, True)
+            form = self.narrow(value, True)
+            return self._balanced(value, form, reads) if self.channels and reads and single else form
         return None
 
     def _attention_role(self, value: Value, reads: list[Read]) -> Form | None:
@@ -168,7 +169,7 @@ class ScaleChooser:
 
     def _query(self, value: Value, read: Read) -> Form:
         """int16 queries; if keys have a scale per channel, queries take its inverse: one number S per head remains."""
-        key, width, op = self.form(read.node.input(1)), value.shape[-1], read.node.op
+        key, width, op = self.form(read.node.input(1)), read.node.input(0).shape[2], read.node.op
         assert isinstance(op, attention.Attention)
         most = query_limit(width // op.heads)
         stats, least = self.statistics(value), score_floor(read.node)
@@ -185,6 +186,19 @@ class ScaleChooser:
         """Whether the producer can give each channel a scale of its own (and, if given, `only` reads the value)."""
         alone = only is None or (value.readers == [only] and len(value.uses) == 1 and id(value) not in self._outputs)
         return self.channels and alone and value.producer is not None and isinstance(value.producer.op, linear.Linear)
+
+    def _balanced(self, value: Value, whole: Form, reads: list[Read]) -> Form:
+        """A scale per channel as far as the weights of the readers bear it."""
+        return Form("int8", balanced(self.statistics(value), whole.quant, [read.node for read in reads]))
+
+    def _between_convolutions(self, value: Value, reads: list[Read]) -> bool:
+        """Whether a convolution (or its ReLU) makes the value and only convolutions read it: scales fold into both."""
+        maker = value.producer
+        if maker is not None and isinstance(maker.op, activation.Relu) and id(maker.input(0)) in self.fused:
+            maker = maker.input(0).producer
+        made = maker is not None and isinstance(maker.op, conv.Conv)
+        read = bool(reads) and all(each.direct and isinstance(each.node.op, conv.Conv) for each in reads)
+        return self.channels and made and read
 
     def _wide(self, value: Value, reads: list[Read]) -> Form:
         """int16; fewer magnitudes where a reader's 32-bit sums would overflow otherwise."""

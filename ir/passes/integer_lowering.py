@@ -120,10 +120,11 @@ class Lowering:
             op = after.op
             least = op.minimum if isinstance(op, activation.Clip) else 0.0
             most = op.maximum if isinstance(op, activation.Clip) else np.inf
-            ends = form.quant.quantise(np.array([least, most]), form.dtype).tolist()
-            floor, ceiling = np.iinfo(form.dtype).min, np.iinfo(form.dtype).max
-            low = max(low, ends[0]) if ends[0] > floor else low
-            high = min(high, ends[1]) if ends[1] < ceiling else high
+            narrow = form.dtype == "int8"
+            if np.isfinite(least) and bound(form, least) > (-128 if narrow else LEAST):
+                low = max(low, bound(form, least))
+            if np.isfinite(most) and bound(form, most) < (127 if narrow else MOST):
+                high = min(high, bound(form, most))
         return Target(value, form, low, high)
 
     def emit(self, node: Node, op: Op, *operands: Value | None, name: str = "") -> Value:
@@ -159,6 +160,11 @@ class Lowering:
 def limits(form: Form) -> tuple[int, int]:
     """The clamp that keeps int16 within the form's own bound."""
     return (LEAST, MOST) if form.dtype == "int8" or form.most >= MOST else (-form.most, form.most)
+
+
+def bound(form: Form, real: float) -> int:
+    """The integer that stands for a clamp's bound; zero is the same one in every channel."""
+    return form.quant.zero_point if real == 0 else int(form.quant.quantise(np.array(real), form.dtype))
 
 
 def reach(form: Form) -> int:

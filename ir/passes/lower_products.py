@@ -17,13 +17,19 @@ from .fit_weights import Fitted, fit
 from .integer_lowering import Lowering, Target, reach
 
 
-def _fitted(lowering: Lowering, node: Node, matrix: Array, form: Form) -> Fitted:
-    """The weights of `node` as a matrix [N, K] against an x of `form`, whose scale they take in."""
+def _fitted(lowering: Lowering, node: Node, scaled: Array, form: Form) -> Fitted:
+    """The weights [N, ...] of `node`, times the scale of an x of `form`, as integers."""
     bias = node.optional(2)
-    return fit(
-        matrix.astype(np.float64) * np.asarray(form.quant.scale), None if bias is None else bias.array,
-        form.quant.zero_point, reach(form), lowering.weights,
-    )  # fmt: skip
+    offset = None if bias is None else bias.array
+    return fit(scaled.reshape(len(scaled), -1), offset, form.quant.zero_point, reach(form), lowering.weights)
+
+
+def _kernel(node: Node, form: Form, groups: int = 1) -> Array:
+    """Weights OIHW as O, H, W, I, times the scale of their channel of x."""
+    weight = node.input(1).array.astype(np.float64).transpose(0, 2, 3, 1)
+    outputs, depth = len(weight), weight.shape[3]
+    scales = np.broadcast_to(np.asarray(form.quant.scale), (groups * depth,)).reshape(groups, 1, 1, depth)
+    return np.asarray(weight * np.repeat(scales, outputs // groups, axis=0))
 
 
 def _parameters(fitted: Fitted, node: Node, form: Form) -> tuple[Array, int]:
@@ -38,19 +44,20 @@ def lower_linear(lowering: Lowering, node: Node) -> None:
     x, target = node.input(0), lowering.target(node)
     layout = channels_at_end(lowering.layout(x), len(x.shape) - 1)
     placed = lowering.read(x, layout)
-    fitted = _fitted(lowering, node, node.input(1).array, placed.form)
+    scaled = node.input(1).array.astype(np.float64) * np.asarray(placed.form.quant.scale)
+    fitted = _fitted(lowering, node, scaled, placed.form)
     mult, pre = _parameters(fitted, node, target.form)
     op = QLinear(target.form.quant, target.form.dtype, pre, target.low, target.high)
     _emit(lowering, node, op, (placed.value, fitted.w, fitted.bias, mult), target, layout)
 
 
 def lower_conv(lowering: Lowering, node: Node) -> None:
-    """Weights OIHW become O, H, W, I."""
+    """As for Linear; the border is filled with the zero point, which all channels share."""
     op, target = node.op, lowering.target(node)
     assert isinstance(op, conv.Conv)
     placed = lowering.read_narrow(node.input(0), IMAGE)
-    weight = node.input(1).array.transpose(0, 2, 3, 1)
-    fitted = _fitted(lowering, node, weight.reshape(len(weight), -1), placed.form)
+    weight = _kernel(node, placed.form, op.groups)
+    fitted = _fitted(lowering, node, weight, placed.form)
     mult, pre = _parameters(fitted, node, target.form)
     made = QConv(
         target.form.quant, target.form.dtype, op.strides, op.pads, op.dilations, op.groups,
@@ -64,8 +71,8 @@ def lower_patch_embed(lowering: Lowering, node: Node) -> None:
     op, target = node.op, lowering.target(node)
     assert isinstance(op, conv.PatchEmbed)
     placed = lowering.read_narrow(node.input(0), IMAGE)
-    weight = node.input(1).array.transpose(0, 2, 3, 1)
-    fitted = _fitted(lowering, node, weight.reshape(len(weight), -1), placed.form)
+    weight = _kernel(node, placed.form)
+    fitted = _fitted(lowering, node, weight, placed.form)
     mult, pre = _parameters(fitted, node, target.form)
     zero = placed.form.quant.zero_point
     made = QPatchEmbed(target.form.quant, target.form.dtype, op.patch, op.pads, zero, pre)
