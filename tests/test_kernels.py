@@ -15,7 +15,8 @@ from edgesmith.ir import integer, integer_layout, integer_ops, integer_rows
 
 CANARY = 77
 Call = Callable[..., None]
-call = runpy.run_path(str(Path(__file__).with_name("kernel_calls.py")))["call"]
+CALLS = runpy.run_path(str(Path(__file__).with_name("kernel_calls.py")))
+call = CALLS["call"]
 
 
 def int8(noise: np.random.Generator, *shape: int) -> np.ndarray:
@@ -53,6 +54,12 @@ def test_dot(call: Call, k: int) -> None:
     bias, acc = np.array([123456, -7], np.int32), room(6, np.int32)
     call("t_dot", integer_layout.pack(w), integer_layout.pack_tile(x), bias, acc, (k + 3) // 4)
     same(acc, (integer.matmul(x, w) + bias).T)
+
+
+@pytest.mark.emulator
+def test_dot_loads_pairs_on_word_boundaries(tmp_path: Path) -> None:
+    strict = CALLS["device_call"](tmp_path, "stm32f746", strict=True)
+    test_dot(strict, 36)
 
 
 def test_dot_at_the_overflow_bound(call: Call) -> None:
