@@ -45,7 +45,8 @@ class Quant:
         real = x.astype(np.float64) / scale
         rounded = np.trunc(real + np.copysign(0.5, real)) + self.zero_point
         info = np.iinfo(dtype)
-        return np.clip(rounded, info.min, info.max).astype(dtype)
+        q: Array = np.clip(rounded, info.min, info.max).astype(dtype)
+        return q
 
 
 @dataclass(frozen=True)

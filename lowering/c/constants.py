@@ -14,6 +14,7 @@ import numpy as np
 
 from ...ir.graph import Array
 from ...ir.integer_layout import pack, pack_pairs
+from .text import comment
 
 C_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "float32": "float", "uint8": "uint8_t"}
 LINE = 48
@@ -83,13 +84,15 @@ class Constants:
 
     def declarations(self) -> str:
         """C text of the header: one extern union per constant."""
-        return "".join(f"extern const union {item.name} {_members(item)} {item.name};\n" for item in self.items.values())
+        items = self.items.values()
+        return "".join(f"extern const union {item.name} {_members(item)} {item.name};\n" for item in items)
 
     def definitions(self, external: set[str]) -> Iterator[str]:
         """C text of the definitions, in pieces (it can be tens of megabytes); the declarations come before them."""
         for item in self.items.values():
             where = "ES_EXTERNAL " if item.name in external else ""
-            yield f"/* {item.what} */\n{where}const union {item.name} {item.name} = {{\n{literal(item.data)}}};\n"
+            head = f"/* {comment(item.what)} */\n{where}const union {item.name} {item.name} = "
+            yield f"{head}{{\n{literal(item.data)}}};\n"
 
 
 def _members(item: Constant) -> str:

@@ -27,11 +27,13 @@ extern "C" {
 
 {% for port in inputs if port.offset is not none %}
 /* Write the input here before a run: {{ port.shape | join(" x ") }}. */
-#define {{ upper }}_INPUT_{{ loop.index0 }}(arena) (({{ port.type }} *)(void *)((char *)(arena) + {{ port.offset }}))
+#define {{ upper }}_INPUT_{{ loop.index0 }}(arena) \\
+    (({{ port.type }} *)(void *)((char *)(arena) + {{ port.offset }}))
 {% endfor %}
 {% for port in outputs %}
 /* Read the output here after a run: {{ port.shape | join(" x ") }}. */
-#define {{ upper }}_OUTPUT_{{ loop.index0 }}(arena) ((const {{ port.type }} *)(void *)((char *)(arena) + {{ port.offset }}))
+#define {{ upper }}_OUTPUT_{{ loop.index0 }}(arena) \\
+    ((const {{ port.type }} *)(void *)((char *)(arena) + {{ port.offset }}))
 {% endfor %}
 
 {% if pixels %}
@@ -101,7 +103,9 @@ void {{ prefix }}_step(int step, void *arena{% if pixels %}, {{ prefix }}_pixels
 {% for step in steps %}
     case {{ step.index }}:
         {{ step.function }}(
-            {%- for type, _, offset in step.call.arguments %}ES_IN({{ type }}, {{ offset }}){{ ", " if not loop.last }}{% endfor %}
+            {%- for type, _, offset in step.call.arguments %}
+ES_IN({{ type }}, {{ offset }}){{ ", " if not loop.last }}
+            {%- endfor %}
             {%- if step.call.fields %}, &step_{{ step.index }}{% endif %}
             {%- if step.call.pixels %}, pixels, user{% endif %});
         break;
@@ -184,7 +188,7 @@ ES_HARNESS int {{ prefix }}_harness_step({{ parameters() }}, int first, int last
     }
     for (int step = first; step <= last; step++)
         {{ prefix }}_step(step, {{ prefix }}_arena
-            {%- if pixels %}{% for port in inputs if port.offset is none %}, read_image, &in{{ inputs.index(port) }}{% endfor %}{% endif %});
+            {%- for port in inputs if port.offset is none %}, read_image, &in{{ inputs.index(port) }}{% endfor %});
     if (last == {{ upper }}_STEPS - 1) {
 {% for port in outputs %}
         for (int i = 0; i < {{ port.size }}; i++)

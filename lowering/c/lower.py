@@ -18,7 +18,7 @@ from .call import Call
 from .constants import C_TYPES, Constants
 from .files import HARNESS, HEADER, LIBRARY, SELFTEST, WEIGHTS_HEADER, WEIGHTS_SOURCE
 from .steps import emitter, require_known
-from .text import render
+from .text import comment, render
 
 KERNELS = Path(__file__).parent / "kernels"
 CODE_RESERVE = 64 * 1024
@@ -112,7 +112,7 @@ def _context(graph: Graph, plan: Plan, prefix: str, calls: Sequence[Call]) -> di
         key = call.signature()
         if key not in functions:
             functions[key] = (f"{call.kind}_{len(functions)}", call)
-        steps.append({"index": index, "function": functions[key][0], "call": call, "name": call.step.name})
+        steps.append({"index": index, "function": functions[key][0], "call": call, "name": comment(call.step.name)})
     return {
         "prefix": prefix, "upper": prefix.upper(), "arena": plan.arena_bytes, "steps": steps,
         "functions": [{"name": name, "call": call} for name, call in functions.values()],
@@ -170,5 +170,6 @@ def _write_tests(folder: Path, context: dict[str, Any], vector: Vector) -> None:
     stored = Constants("vector")
     inputs = [stored.add(array, f"input {name}") for name, array in vector.inputs.items()]
     outputs = [stored.add(array, f"expected {name}") for name, array in vector.outputs.items()]
-    text = render(SELFTEST, **context, given=inputs, expected=outputs, vectors=stored.declarations() + "".join(stored.definitions(set())))
+    vectors = stored.declarations() + "".join(stored.definitions(set()))
+    text = render(SELFTEST, **context, given=inputs, expected=outputs, vectors=vectors)
     (test / "selftest.c").write_text(text, encoding="ascii")

@@ -1,4 +1,4 @@
-"""C text from templates: Jinja with no forgiveness, so that a misspelt name fails at generation and not on the device."""
+"""C text from templates: Jinja with no forgiveness, so that a misspelt name fails at generation, not on the device."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def render(template: str, **context: Any) -> str:
         jinja2.UndefinedError: It names something that the context lacks.
     """
     return _compiled(template).render(**context)
+
+
+def comment(text: str) -> str:
+    """Text that cannot end the comment it stands in: names come from the user's file."""
+    return "".join(char if char.isascii() and char.isprintable() and char not in "*\\?" else "_" for char in text)[:200]
 
 
 def up(count: int, to: int) -> int:

@@ -19,14 +19,15 @@ from ....ir.ops.integer_attention import QAttention
 from ..call import Call
 from ..text import render, up
 from .epilogue import bits, number, scale
-from .rows import closing
 from .fill import fill
+from .rows import closing
 
 BODY = """\
 {% macro project(from) %}
             es_tile_rows(mixed_tile, mixed{{ from }}, 8, count, {{ p.k }}, {{ p.k }});
             const {{ p.store.struct }} to_out = {{ p.store.value }};
-            es_matmul(mixed_tile, first, count, {{ p.k }}, {{ p.w }}, {{ p.b }}, {{ p.n }}, {{ p.store.function }}, &to_out);
+            es_matmul(mixed_tile, first, count, {{ p.k }}, {{ p.w }}, {{ p.b }}, {{ p.n }}, \
+{{ p.store.function }}, &to_out);
 {% endmacro %}
     for (int lot = 0; lot < {{ heads }}; lot += {{ held }}) {
 {% if d % 4 or m % 2 %}
@@ -37,7 +38,8 @@ BODY = """\
             const int count = ES_MIN({{ tile }}, {{ m }} - first);
 {{ part.fill | indent(12, true) }}            for (int h = 0; h < {{ held }}; h++) {
 {% for side in part.sides %}
-                const {{ side.struct }} to_{{ side.name }} = { {{ side.to }} + h * {{ side.head_bytes }}, {{ side.quads }}, {{ side.scale }} };
+                const {{ side.struct }} to_{{ side.name }} = { {{ side.to }} + h * {{ side.head_bytes }}, \
+{{ side.quads }}, {{ side.scale }} };
                 es_matmul(tile, first, count, {{ side.k }}, {{ side.w }} + (lot + h) * {{ side.block }}, \
 {{ side.b }} + (lot + h) * {{ side.n }}, {{ side.n }}, {{ side.store }}, &to_{{ side.name }});
 {% endfor %}
@@ -46,8 +48,8 @@ BODY = """\
 {% endfor %}
 {% for side in stored %}
         for (int h = 0; h < {{ held }}; h++)
-            es_pack({{ side.to }} + h * {{ side.head_bytes }}, {{ side.x }} + (lot + h) * {{ side.n }}, {{ side.rows }}, \
-{{ side.depth }}, {{ side.stride_n }}, {{ side.stride_k }});
+            es_pack({{ side.to }} + h * {{ side.head_bytes }}, {{ side.x }} + (lot + h) * {{ side.n }}, \
+{{ side.rows }}, {{ side.depth }}, {{ side.stride_n }}, {{ side.stride_k }});
 {% endfor %}
         for (int first = 0; first < {{ n }}; first += {{ q_tile }}) {
             const int count = ES_MIN({{ q_tile }}, {{ n }} - first);
@@ -55,8 +57,8 @@ BODY = """\
                 const int head = lot + h;
 {% if q.w %}
                 const es_to_tile to_q = {queries, {{ up(d, 4) // 4 }}, {{ q.scale }} };
-                es_matmul(tile, 0, count, {{ q.k }}, {{ q.w }} + head * {{ q.block }}, {{ q.b }} + head * {{ d }}, {{ d }}, \
-es_store_tile, &to_q);
+                es_matmul(tile, 0, count, {{ q.k }}, {{ q.w }} + head * {{ q.block }}, {{ q.b }} + head * {{ d }}, \
+{{ d }}, es_store_tile, &to_q);
 {% else %}
                 es_tile_rows(queries, {{ q.x }} + first * {{ heads * d }} + head * {{ d }}, {{ q.bits }}, count, \
 {{ heads * d }}, {{ d }});
@@ -64,8 +66,8 @@ es_store_tile, &to_q);
                 const es_exponent exponent = { {{ mz }}[head], {{ pre }}, {{ table }}, {{ bias }}, {{ bias_shift }} };
                 for (int row = 0; row < count; row += 3)
                     es_attention(queries + row / 3 * {{ up(d, 4) * 3 }}, row, ES_MIN(3, count - row), {{ d }}, \
-keys + h * {{ keys_head }}, {{ m }}, values + h * {{ values_head }}, {{ dv }}, &exponent, {{ mult }} + head * {{ dv }}, \
-{{ zero }}, attention, {{ out }} + head * {{ dv }}, 8, {{ heads * dv }});
+keys + h * {{ keys_head }}, {{ m }}, values + h * {{ values_head }}, {{ dv }}, &exponent, \
+{{ mult }} + head * {{ dv }}, {{ zero }}, attention, {{ out }} + head * {{ dv }}, 8, {{ heads * dv }});
             }
 {% if p and not whole %}
 {{ project("") }}

@@ -26,7 +26,8 @@ def _order(node: Node) -> tuple[Value, Value, bool]:
     if large.shape != node.output.shape or squeezed != large.shape[len(large.shape) - len(squeezed) :]:
         why = f"operands of shapes {a.shape} and {b.shape}"
         do = "only a suffix may be broadcast on a microcontroller: expand the operand in the model"
-        raise Unsupported(f"c: {type(node.op).__name__} broadcasts in an unusual way", where=node.sources, why=why, do=do)
+        what = f"c: {type(node.op).__name__} broadcasts in an unusual way"
+        raise Unsupported(what, where=node.sources, why=why, do=do)
     return large, small, swapped
 
 
@@ -42,8 +43,8 @@ def add(call: Call) -> None:
     count, period = large.type.size, small.type.size
     call.body = (
         f"    for (int i = 0; i < {count}; i += {period})\n"
-        f"        es_add({a} + i, {bits(large)}, {b}, {bits(small)}, {period}, {ma}, {mb}, {c}, {shift}, {low}, {high}, "
-        f"{out} + i, {bits(node.output)});\n"
+        f"        es_add({a} + i, {bits(large)}, {b}, {bits(small)}, {period}, {ma}, {mb}, {c}, {shift}, {low}, "
+        f"{high}, {out} + i, {bits(node.output)});\n"
     )
 
 

@@ -23,10 +23,14 @@ def walk(x: str, start: int, shape: tuple[int, ...], steps: list[int], out: str,
     for axis in axes:
         lines.append(f"{indent}for (int i{axis} = 0; i{axis} < {shape[axis]}; i{axis}++)")
         indent += "    "
-    source, target = (
-        " + ".join([str(first), *(f"i{axis} * {by[axis]}" for axis in axes)]) for first, by in ((start, steps), (begin, places))
-    )
+    source, target = (_index(first, by, axes) for first, by in ((start, steps), (begin, places)))
     return "\n".join([*lines, f"{indent}{out}[{target}] = {x}[{source}];\n"])
+
+
+def _index(first: int, by: list[int], axes: list[int]) -> str:
+    """C text of the position that the loop counters make; what adds nothing is left out."""
+    terms = [f"i{axis}" if by[axis] == 1 else f"i{axis} * {by[axis]}" for axis in axes if by[axis]]
+    return " + ".join([*([str(first)] if first or not terms else []), *terms])
 
 
 def _whole(call: Call, node: Node, start: int, steps: list[int]) -> None:
@@ -50,7 +54,8 @@ def cut(call: Call) -> None:
     shape = node.input(0).shape
     by = strides_of(shape)
     ranges = [range(*part.indices(size)) for part, size in zip(node.op.index(len(shape)), shape, strict=True)]
-    _whole(call, node, sum(r.start * b for r, b in zip(ranges, by, strict=True)), [r.step * b for r, b in zip(ranges, by, strict=True)])
+    start = sum(r.start * b for r, b in zip(ranges, by, strict=True))
+    _whole(call, node, start, [r.step * b for r, b in zip(ranges, by, strict=True)])
 
 
 def expand(call: Call) -> None:
@@ -74,9 +79,7 @@ def gather(call: Call) -> None:
     outer, inner = int(np.prod(x.shape[:axis], dtype=np.int64)), int(np.prod(x.shape[axis + 1 :], dtype=np.int64))
     source, out = call.value("x", x), call.value("out", node.output)
     if len(chosen) == 1:
-        call.body = walk(
-            source, int(chosen[0]) * inner, (outer, inner), [x.shape[axis] * inner, 1], out, 0, [inner, 1]
-        )
+        call.body = walk(source, int(chosen[0]) * inner, (outer, inner), [x.shape[axis] * inner, 1], out, 0, [inner, 1])
         return
     table = call.array("indices", chosen.astype(np.int32), f"{node.name} indices")
     call.body = (
@@ -128,12 +131,13 @@ def pad(call: Call) -> None:
         raise Unsupported("c: Pad that crops", where=node.sources, do="use Slice")
     by = strides_of(value.shape)
     source, out = call.value("x", x), call.value("out", value)
-    border = f"    for (int i = 0; i < {value.type.size}; i++)\n        {out}[i] = ({C_TYPES[value.dtype]})({int(op.value)});\n"
+    fill = f"{out}[i] = ({C_TYPES[value.dtype]})({int(op.value)});"
+    border = f"    for (int i = 0; i < {value.type.size}; i++)\n        {fill}\n"
     start = sum(b * step for b, step in zip(before, by, strict=True))
     call.body = border + walk(source, 0, x.shape, strides_of(x.shape), out, start, by)
 
 
-
 OPS = {
-    "Concat": concat, "Expand": expand, "Gather": gather, "Pad": pad, "Slice": cut, "Split": split, "Transpose": transpose,
+    "Concat": concat, "Expand": expand, "Gather": gather, "Pad": pad, "Slice": cut, "Split": split,
+    "Transpose": transpose,
 }  # fmt: skip

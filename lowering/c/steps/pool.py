@@ -44,7 +44,8 @@ def mean(call: Call) -> None:
     axes = {axis % len(x.shape) for axis in op.axes}
     wanted = {axis for axis, size in enumerate(x.shape[:-1]) if size > 1}
     if not wanted <= axes or len(x.shape) - 1 in axes:
-        raise Unsupported(f"c: mean over axes {op.axes} of {x.shape}", where=node.sources, do="reduce tokens or pixels only")
+        what = f"c: mean over axes {op.axes} of {x.shape}"
+        raise Unsupported(what, where=node.sources, do="reduce tokens or pixels only")
     channels = x.shape[-1]
     rows = x.type.size // channels
     call.body = (
@@ -61,10 +62,11 @@ def resize(call: Call) -> None:
     assert isinstance(op, QResize)
     rows, cols = op.taps((x.shape[1], x.shape[2]))
     kernel = "es_resize_nearest" if op.mode == "nearest" else "es_resize_bilinear"
-    taps = [call.array(name, taps.astype(np.int16), f"{node.name} {name}") for name, taps in (("rows", rows), ("cols", cols))]
+    named = (("rows", rows), ("cols", cols))
+    taps = [call.array(name, taps.astype(np.int16), f"{node.name} {name}") for name, taps in named]
     call.body = (
-        f"    {kernel}({call.value('x', x)}, {bits(x)}, {x.shape[2]}, {x.shape[3]}, {taps[0]}, {op.size[0]}, {taps[1]}, "
-        f"{op.size[1]}, {call.value('out', node.output)});\n"
+        f"    {kernel}({call.value('x', x)}, {bits(x)}, {x.shape[2]}, {x.shape[3]}, {taps[0]}, {op.size[0]}, "
+        f"{taps[1]}, {op.size[1]}, {call.value('out', node.output)});\n"
     )
 
 

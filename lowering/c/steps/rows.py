@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ....ir.graph import Node
 from ....ir.memory.group import NORMS, TABLES, is_rowwise_linear, row_count
 from ....ir.ops.integer import QMatMul
@@ -19,8 +21,8 @@ CHAIN = """\
 {{ fill | indent(8, true) }}
 {%- for layer in layers %}
         const {{ layer.store.struct }} to_{{ loop.index0 }} = {{ layer.store.value }};
-        es_matmul({{ layer.tile }}, {{ layer.first }}, count, {{ layer.k }}, {{ layer.w }}, {{ layer.b }}, {{ layer.n }}, \
-{{ layer.store.function }}, &to_{{ loop.index0 }});
+        es_matmul({{ layer.tile }}, {{ layer.first }}, count, {{ layer.k }}, {{ layer.w }}, {{ layer.b }}, \
+{{ layer.n }}, {{ layer.store.function }}, &to_{{ loop.index0 }});
 {% endfor %}
     }
 """
@@ -113,14 +115,13 @@ def _norm_only(call: Call) -> None:
         NORM_ONLY, rows=row_count(source), width=source.shape[-1], bits=bits(source), centred=int(centred),
         zero=0 if centred else call.scalar("x_zero", op.x_zero),  # type: ignore[attr-defined]
         eps=call.scalar("eps", op.eps_q), lift=op.lift,  # type: ignore[attr-defined]
-        mult=call.array("mult", node.input(1)) if affine else "", bias=call.array("bias", node.input(2)) if affine else "",
+        mult=call.array("mult", node.input(1)) if affine else "",
+        bias=call.array("bias", node.input(2)) if affine else "",
     )  # fmt: skip
 
 
 def product(call: Call) -> None:
     """A product of two activations."""
-    import numpy as np
-
     (node,) = call.group.nodes
     op, a, b = node.op, node.input(0), node.input(1)
     assert isinstance(op, QMatMul)
@@ -135,8 +136,8 @@ def product(call: Call) -> None:
     call.body = render(
         PRODUCT, batches=batches, m=m, n=n, k=k, bits_a=bits(a), bits_out=bits(node.output), tile=call.schedule.rows,
         step_a=m * k if a.type.size == batches * m * k else 0, step_b=n * k if b.type.size == batches * n * k else 0,
-        mult=call.array("mult", np.full(up(n, 2), op.mult, np.int32), f"{node.name} multiplier"), pre=op.pre, zero=op.zero,
-        low=info.min, high=info.max,
+        mult=call.array("mult", np.full(up(n, 2), op.mult, np.int32), f"{node.name} multiplier"), pre=op.pre,
+        zero=op.zero, low=info.min, high=info.max,
     )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from .epilogue import number
 def window(call: Call, node: Node) -> str:
     """For a convolution, patch embedding or pool; the border's value is a field where layers may differ in it."""
     op, x = node.op, node.input(0)
+    kernel: tuple[int, ...]
+    grid: tuple[int, ...]
     if isinstance(op, QPatchEmbed):
         kernel, strides, dilations = op.patch, op.patch, (1, 1)
         grid = tuple((x.shape[1 + i] + op.pads[i] + op.pads[2 + i]) // op.patch[i] for i in (0, 1))
