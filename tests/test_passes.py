@@ -13,6 +13,7 @@ from edgesmith.ir.graph import Graph
 from edgesmith.ir.ops.activation import Relu
 from edgesmith.ir.ops.attention import Attention
 from edgesmith.ir.ops.elementwise import Add, Div, Mul, Sub
+from edgesmith.ir.ops.linear import MatMul
 from edgesmith.ir.ops.norm import GroupNorm
 from edgesmith.ir.ops.pool import AveragePool, Mean
 from edgesmith.ir.ops.shape import Concat, Gather, Reshape, Split, Transpose
@@ -22,7 +23,6 @@ from edgesmith.ir.passes.fold_batchnorm import FoldBatchnorm
 from edgesmith.ir.passes.fold_layer_scale import FoldLayerScale
 from edgesmith.ir.passes.fold_linear_chain import FoldLinearChain
 from edgesmith.ir.passes.fold_scalars import FoldScalars
-from edgesmith.ir.passes.merge_branches import MergeBranches
 from edgesmith.ir.passes.merge_heads import MergeHeads
 from edgesmith.ir.passes.pipelines import EXACT
 from edgesmith.ir.text import show
@@ -34,7 +34,7 @@ PAD = {"pads": (1, 1, 1, 1)}
 
 
 def applies(p: Pass) -> Callable[[Make], Make]:
-    """Register a graph that a pass changes; the function takes a Net and whether optional biases are there."""
+    """Register a graph that a pass changes; it is built on a Net, with or without optional biases."""
     return lambda make: APPLIES.setdefault(make.__name__, (p, make))[1]
 
 
@@ -124,6 +124,12 @@ def batchnorm_that_is_an_output(net):
     return net.output(net.batchnorm(net.input(1, 3, 2, 2)))
 
 
+@refuses(FoldBatchnorm(), "'part_0' is only a part of 'fc'")
+def affine_after_some_tokens_of_a_split(net):
+    first, rest = net.graph.add(Split(1, (2, 3)), net.linear(net.input(1, 5, 4), 3), name="part")
+    return net.output(net.affine(first), rest)
+
+
 # ---- scales ----
 
 
@@ -173,6 +179,13 @@ def scalar_divisor_after_a_sum_of_layers(net, bias):
 def affine_after_a_sum_of_layers(net, bias):
     terms = [net.linear(net.input(2, 4, name=name), 3, bias, f"fc_{name}") for name in "xy"]
     return net.output(net.affine(net.add(Add(), *terms, name="sum")))
+
+
+@applies(FoldScalars())
+def scalar_factor_of_a_product_of_split_heads(net, bias):
+    q = net.add(Reshape((1, 2, 3, 5)), net.conv(net.input(1, 4, 1, 5), 6, 1, bias, "q"), name="heads")
+    scores = net.add(MatMul(), net.add(Transpose((0, 1, 3, 2)), q, name="rows"), net.input(1, 2, 3, 7, name="k"))
+    return net.output(net.add(Mul(), scores, net.constant(0.3), name="scaled"))
 
 
 @applies(FoldScalars())
@@ -283,73 +296,6 @@ def heads_on_different_tokens(net):
     tokens = [net.add(Gather(1), x, net.graph.constant(np.int64(i)), name=f"pool{i}") for i in (0, 1)]
     heads = [net.linear(token, 4, name=f"head{i}") for i, token in enumerate(tokens)]
     return net.output(net.add(Mul(), net.add(Add(), *heads, name="sum"), net.constant(0.5), name="mean"))
-
-
-# ---- branches ----
-
-
-@applies(MergeBranches())
-def repvgg_block(net, bias):
-    x = net.input(1, 4, 6, 6)
-    total = net.add(Add(), net.conv(x, 4, 3, bias, "c3", **PAD), net.conv(x, 4, 1, bias, "c1"), name="sum")
-    return net.output(net.add(Add(), total, net.batchnorm(x), name="sum2"))
-
-
-@applies(MergeBranches())
-def strided_grouped_branches(net, bias):
-    x, options = net.input(1, 4, 8, 8), {"strides": (2, 2), "groups": 2}
-    a = net.conv(x, 6, 5, bias, "c5", pads=(2, 2, 2, 2), **options)
-    return net.output(net.add(Add(), a, net.conv(x, 6, 3, bias, "c3", **PAD, **options), name="sum"))
-
-
-@applies(MergeBranches())
-def depthwise_branches_and_identity(net, bias):
-    x = net.input(1, 4, 6, 6)
-    return net.output(net.add(Add(), x, net.conv(x, 4, 3, bias, "dw", groups=4, **PAD), name="sum"))
-
-
-@applies(MergeBranches())
-def pointwise_branches_of_different_groups(net, bias):
-    x = net.input(1, 8, 3, 3)
-    a, b = net.conv(x, 8, 1, bias, "g4", groups=4), net.conv(x, 8, 1, bias, "g2", groups=2)
-    return net.output(net.add(Add(), a, b, name="sum"))
-
-
-@applies(MergeBranches())
-def linear_branches_in_a_larger_sum(net, bias):
-    x = net.input(2, 5)
-    total = net.add(Add(), net.linear(x, 4, bias, "a"), net.input(2, 4, name="skip"), name="sum")
-    return net.output(net.add(Add(), total, net.linear(x, 4, True, "b"), name="sum2"))
-
-
-@refuses(MergeBranches(), "the common kernel has 576 weights, the branches 64 and 72")
-def dense_pointwise_and_depthwise(net):
-    x = net.input(1, 8, 6, 6)
-    return net.output(
-        net.add(Add(), net.conv(x, 8, 1, name="pw"), net.conv(x, 8, 3, name="dw", groups=8, **PAD), name="sum")
-    )
-
-
-@refuses(MergeBranches(), "'a' is no linear branch that only the sum reads")
-def branch_with_another_reader(net):
-    x = net.input(2, 5)
-    a = net.linear(x, 4, name="a")
-    total = net.add(Add(), a, net.linear(x, 4, name="b"), name="sum")
-    return net.output(total, net.add(Relu(), a, name="relu"))
-
-
-@refuses(MergeBranches(), "'relu' is no linear branch")
-def branch_with_an_activation(net):
-    x = net.input(2, 5)
-    a = net.add(Relu(), net.linear(x, 4, name="a"), name="relu")
-    return net.output(net.add(Add(), a, net.linear(x, 4, name="b"), name="sum"))
-
-
-@refuses(MergeBranches(), "the branches have dilations (1, 1) and (2, 2)")
-def branches_of_different_dilation(net):
-    x = net.input(1, 2, 7, 7)
-    a = net.conv(x, 2, 3, name="d2", dilations=(2, 2), pads=(2, 2, 2, 2))
-    return net.output(net.add(Add(), net.conv(x, 2, 3, name="d1", **PAD), a, name="sum"))
 
 
 # ---- what holds for all of them ----

@@ -19,6 +19,7 @@ from edgesmith.ir.passes.canonicalise_norms import CanonicaliseNorms
 from edgesmith.ir.passes.eliminate_dead import EliminateDead
 from edgesmith.ir.passes.fold_constants import FoldConstants
 from edgesmith.ir.passes.fold_repnorm import FoldRepnorm
+from edgesmith.ir.passes.merge_branches import MergeBranches
 from edgesmith.ir.passes.narrow_tokens import NarrowTokens
 from edgesmith.ir.passes.norm_to_rmsnorm import NormToRmsnorm
 from edgesmith.ir.passes.pool_algebra import PoolAlgebra
@@ -39,6 +40,73 @@ def applies(p: Pass) -> Callable[[Make], Make]:
 def refuses(p: Pass, reason: str) -> Callable[[Make], Make]:
     """Register a graph that a pass leaves alone, with a part of the reason it gives."""
     return lambda make: REFUSES.setdefault(make.__name__, (p, reason, make))[2]
+
+
+# ---- branches ----
+
+
+@applies(MergeBranches())
+def repvgg_block(net, bias):
+    x = net.input(1, 4, 6, 6)
+    total = net.add(Add(), net.conv(x, 4, 3, bias, "c3", **PAD), net.conv(x, 4, 1, bias, "c1"), name="sum")
+    return net.output(net.add(Add(), total, net.batchnorm(x), name="sum2"))
+
+
+@applies(MergeBranches())
+def strided_grouped_branches(net, bias):
+    x, options = net.input(1, 4, 8, 8), {"strides": (2, 2), "groups": 2}
+    a = net.conv(x, 6, 5, bias, "c5", pads=(2, 2, 2, 2), **options)
+    return net.output(net.add(Add(), a, net.conv(x, 6, 3, bias, "c3", **PAD, **options), name="sum"))
+
+
+@applies(MergeBranches())
+def depthwise_branches_and_identity(net, bias):
+    x = net.input(1, 4, 6, 6)
+    return net.output(net.add(Add(), x, net.conv(x, 4, 3, bias, "dw", groups=4, **PAD), name="sum"))
+
+
+@applies(MergeBranches())
+def pointwise_branches_of_different_groups(net, bias):
+    x = net.input(1, 8, 3, 3)
+    a, b = net.conv(x, 8, 1, bias, "g4", groups=4), net.conv(x, 8, 1, bias, "g2", groups=2)
+    return net.output(net.add(Add(), a, b, name="sum"))
+
+
+@applies(MergeBranches())
+def linear_branches_in_a_larger_sum(net, bias):
+    x = net.input(2, 5)
+    total = net.add(Add(), net.linear(x, 4, bias, "a"), net.input(2, 4, name="skip"), name="sum")
+    return net.output(net.add(Add(), total, net.linear(x, 4, True, "b"), name="sum2"))
+
+
+@refuses(MergeBranches(), "the common kernel has 576 weights, the branches 64 and 72")
+def dense_pointwise_and_depthwise(net):
+    x = net.input(1, 8, 6, 6)
+    return net.output(
+        net.add(Add(), net.conv(x, 8, 1, name="pw"), net.conv(x, 8, 3, name="dw", groups=8, **PAD), name="sum")
+    )
+
+
+@refuses(MergeBranches(), "'a' is no linear branch that only the sum reads")
+def branch_with_another_reader(net):
+    x = net.input(2, 5)
+    a = net.linear(x, 4, name="a")
+    total = net.add(Add(), a, net.linear(x, 4, name="b"), name="sum")
+    return net.output(total, net.add(Relu(), a, name="relu"))
+
+
+@refuses(MergeBranches(), "'relu' is no linear branch")
+def branch_with_an_activation(net):
+    x = net.input(2, 5)
+    a = net.add(Relu(), net.linear(x, 4, name="a"), name="relu")
+    return net.output(net.add(Add(), a, net.linear(x, 4, name="b"), name="sum"))
+
+
+@refuses(MergeBranches(), "the branches have dilations (1, 1) and (2, 2)")
+def branches_of_different_dilation(net):
+    x = net.input(1, 2, 7, 7)
+    a = net.conv(x, 2, 3, name="d2", dilations=(2, 2), pads=(2, 2, 2, 2))
+    return net.output(net.add(Add(), net.conv(x, 2, 3, name="d1", **PAD), a, name="sum"))
 
 
 # ---- constants and dead code ----

@@ -16,7 +16,7 @@ import numpy as np
 from ..graph import Array, Graph, Node, Value, sources_of
 from ..ops.conv import Conv, PatchEmbed
 from ..ops.elementwise import Add
-from ..ops.linear import Linear
+from ..ops.linear import Linear, MatMul
 from ..rewrite import Miss
 from .channel_map import ChannelMap, double, downstream, upstream
 
@@ -93,14 +93,30 @@ def _writers(graph: Graph, value: Value, m: ChannelMap) -> dict[Node, ChannelMap
         others = ", ".join(f"'{reader.name}'" for reader in value.readers[:-1]) or "the graph output"
         raise Miss(f"'{value.name}' is also read by {others}")
     node = value.producer
+    if is_weighted(node) and m.is_factor:
+        m = m.over(value.shape[output_axis(node)], output_axis(node))
     if is_weighted(node) and output_axis(node) == m.axis:
         return {node: m}
+    if node is not None and isinstance(node.op, MatMul) and m.is_factor:
+        return _factor_writers(graph, node, m)
     if node is not None and isinstance(node.op, Add):
         left, right = node.input(0), node.input(1)
         if left.shape != right.shape:
             raise Miss(f"'{node.name}' adds a stretched value")
         return {**_writers(graph, left, m), **_writers(graph, right, ChannelMap(m.axis, m.a, 0 * m.c))}
     return _writers(graph, *upstream(value, m))
+
+
+def _factor_writers(graph: Graph, product: Node, m: ChannelMap) -> dict[Node, ChannelMap]:
+    """The layers that take the factor of a product of two values: those of the left operand, else of the right."""
+    left, right = (product.input(i) for i in (0, 1))
+    try:
+        return _writers(graph, left, m.over(left.shape[-1], left.type.rank - 1))
+    except Miss as miss:
+        try:
+            return _writers(graph, right, m.over(right.shape[-1], right.type.rank - 1))
+        except Miss as other:
+            raise Miss(f"{miss}; {other}") from None
 
 
 def fold_into_readers(graph: Graph, value: Value, m: ChannelMap, sources: Sequence[str] = ()) -> None:

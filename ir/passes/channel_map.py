@@ -10,8 +10,8 @@ import numpy as np
 from ..graph import Array, Node, Value
 from ..ops.elementwise import Add, Affine, Div, Mul, Sub
 from ..ops.norm import BatchNorm, RepNorm
-from ..ops.pool import AveragePool, Mean
-from ..ops.shape import Concat, Gather, Reshape, Resize, Slice, Split, Transpose
+from ..ops.pool import AveragePool, Mean, Sum
+from ..ops.shape import Concat, Expand, Gather, Reshape, Resize, Slice, Split, Transpose
 from ..rewrite import Miss
 
 
@@ -37,6 +37,15 @@ class ChannelMap:
     def then(self, other: ChannelMap) -> ChannelMap:
         """First this map, then the other."""
         return ChannelMap(self.axis, other.a * self.a, other.a * self.c + other.c)
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether it multiplies all channels by the same number, so that its axis does not matter."""
+        return bool(np.all(self.a == self.a[0])) and not self.c.any()
+
+    def over(self, size: int, axis: int) -> ChannelMap:
+        """The same factor along another axis of that size."""
+        return ChannelMap(axis, np.full(size, self.a[0]), np.zeros(size))
 
     def equals(self, other: ChannelMap) -> bool:
         """Whether both do the same."""
@@ -175,15 +184,21 @@ def upstream(value: Value, m: ChannelMap) -> tuple[Value, ChannelMap]:
     node = value.producer
     if node is None:
         raise Miss(f"'{value.name}' is an input or constant")
-    op = node.op
-    rank = 0 if node.inputs[0] is None else node.inputs[0].type.rank
+    op, source = node.op, node.inputs[0]
+    if source is None or source.type.rank == 0:
+        raise Miss(f"'{value.name}' is made of nothing that has channels")
+    rank = source.type.rank
+    if isinstance(op, Split):
+        cut = op.axis % rank
+        m = m.over(value.shape[cut], cut) if m.is_factor else m
+        if m.axis != cut:
+            raise Miss(f"'{value.name}' is only a part of '{source.name}'")
+        return source, m.within(source.shape[cut], sum(op.sizes[: node.outputs.index(value)]))
+    if m.is_factor and isinstance(op, Reshape | Transpose | Expand | Sum | Mean | Slice | Gather):
+        return source, m.over(source.shape[-1], rank - 1)
     axes = [i for i in range(rank) if moved_axis(node, i) == m.axis]
     if not axes:
         raise Miss(f"'{value.name}' is made by {type(op).__name__}, which has no weights")
-    source, axis = node.input(0), axes[0]
-    if isinstance(op, Split) and op.axis % source.type.rank == axis:
-        start = sum(op.sizes[: node.outputs.index(value)])
-        return source, m.at(axis).within(source.shape[axis], start)
-    if isinstance(op, Slice) and op.index(source.type.rank)[axis] != slice(None):
+    if isinstance(op, Slice) and op.index(rank)[axes[0]] != slice(None):
         raise Miss(f"'{value.name}' is only a part of '{source.name}'")
-    return source, m.at(axis)
+    return source, m.at(axes[0])

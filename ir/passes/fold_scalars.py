@@ -43,6 +43,8 @@ class FoldScalars(Pass):
         Linear(x, w, b) -> Div 8                        becomes    Linear(x, w / 8, b / 8)
         Attention(Linear(x, w, b), k, v) {scale=s}      becomes    Attention(Linear(x, s w, s b), k, v) {scale=1}
 
+        MatMul(Linear(x, w, b), k) * s                  becomes    MatMul(Linear(x, s w, s b), k)
+
     Legal as `FoldBatchnorm` states; for attention, when only it reads the query. A query that is one piece of a joint
     projection (Split) scales only its rows of that weight.
     """
