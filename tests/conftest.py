@@ -1,6 +1,7 @@
 """What many tests share: golden texts, a builder of graphs, a tiny network as a file, and the trained sample."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -87,6 +88,12 @@ def tiny_network(batch: int | str = 1, metadata: bool = False):
     if metadata:
         helper.set_model_props(model, {"edgesmith.mean": "0.5 0.5 0.5", "edgesmith.std": "0.25 0.25 0.25"})
     return model
+
+
+@pytest.fixture(scope="session")
+def networks() -> ModuleType:
+    """This module, for tests that make networks of their own."""
+    return sys.modules[__name__]
 
 
 @pytest.fixture
