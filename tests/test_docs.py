@@ -55,8 +55,9 @@ def test_files_that_contributing_names_exist():
 def test_options_in_the_documents_are_those_of_the_command():
     from edgesmith.cli import commands
 
-    options = {verb: {name for option in commands.commands[verb].params for name in (*option.opts, *option.secondary_opts)}
-               for verb in ("compile", "run")}  # fmt: skip
+    verbs = {verb: commands.commands[verb].params for verb in ("compile", "run")}
+    options = {verb: {name for each in params for name in (*each.opts, *each.secondary_opts)}
+               for verb, params in verbs.items()}  # fmt: skip
     for verb, known in options.items():
         page = (ROOT / "docs" / f"{verb}.md").read_text(encoding="utf-8")
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page))
