@@ -25,12 +25,12 @@ class Statistics:
     """Extremes of one value, a histogram of BINS bins over [-reach, reach), and extremes per channel where asked for.
 
     `lows`, `highs` and `power` are the extremes and the summed squares of each index along one axis, `rows` how many.
-    `reach` is a power of two and doubles when needed, so that two bins always merge into one.
+    `reach` is a power of two and doubles when needed, so that two bins merge into one exactly.
     """
 
     low: float = 0.0
     high: float = 0.0
-    reach: float = 0.0
+    reach: float = 2.0**-40
     counts: Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
     lows: Array | None = None
     highs: Array | None = None
@@ -53,9 +53,8 @@ class Statistics:
             return
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         self._grow(self.largest)
-        if self.reach:
-            bins = ((x.reshape(-1) + self.reach) * (BINS / 2 / self.reach)).astype(np.int64)
-            self.counts += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
+        bins = np.floor(x.reshape(-1) * (BINS / 2 / self.reach)).astype(np.int64) + BINS // 2
+        self.counts += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
         if axis is not None:
             rows = np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]).astype(np.float64)
             zeros = np.zeros(x.shape[axis])
@@ -69,8 +68,6 @@ class Statistics:
         return (np.arange(BINS) + 0.5) * (2 * self.reach / BINS) - self.reach
 
     def _grow(self, largest: float) -> None:
-        if not self.reach and largest:
-            self.reach = 2.0 ** np.ceil(np.log2(largest))
         while largest > self.reach:
             merged = np.zeros_like(self.counts)
             merged[BINS // 4 : -BINS // 4] = self.counts.reshape(-1, 2).sum(axis=1)
