@@ -56,6 +56,32 @@ ES_INLINE void es_depthwise_pixel(
     }
 }
 
+/* The same for an inner pixel of int8, four channels at once: a word of x and a word of w hold two pairs each. */
+ES_INLINE void es_depthwise_quads(
+    const int8_t *x, const es_window *g, const int8_t *w, const int32_t *bias, const es_to_rows *to, int pixel)
+{
+    for (int c = 0; c < g->channels; c += 4) {
+        int32_t acc[4] = {bias[c], bias[c + 1], bias[c + 2], bias[c + 3]};
+        for (int ky = 0; ky < g->kernel_h; ky++)
+            for (int kx = 0; kx < g->kernel_w; kx++) {
+                uint32_t a, b;
+                int at = (ky * g->dilation_h * g->width + kx * g->dilation_w) * g->channels + c;
+                __builtin_memcpy(&a, x + at, 4);
+                __builtin_memcpy(&b, w + (ky * g->kernel_w + kx) * g->channels + c, 4);
+                uint32_t a_even = es_even_bytes(a), a_odd = es_odd_bytes(a);
+                uint32_t b_even = es_even_bytes(b), b_odd = es_odd_bytes(b);
+                acc[0] += (int16_t)a_even * (int16_t)b_even;
+                acc[1] += (int16_t)a_odd * (int16_t)b_odd;
+                acc[2] += (int16_t)(a_even >> 16) * (int16_t)(b_even >> 16);
+                acc[3] += (int16_t)(a_odd >> 16) * (int16_t)(b_odd >> 16);
+            }
+        for (int i = 0; i < 4; i++) {
+            int32_t value = es_value(&to->scale, acc[i], to->scale.mult[c + i]);
+            es_put(to->out, to->bits, pixel * to->stride + c + i, value);
+        }
+    }
+}
+
 /* One kernel per channel, w [kernel_h, kernel_w, channels]; bias, mult one per channel. */
 ES_INLINE void es_depthwise(
     const void *x, int bits, const es_window *g, const int8_t *w, const int32_t *bias, const es_to_rows *to)
@@ -64,10 +90,15 @@ ES_INLINE void es_depthwise(
         for (int ox = 0; ox < g->out_w; ox++, pixel++) {
             int top = oy * g->stride_h - g->pad_top, left = ox * g->stride_w - g->pad_left;
             if (top >= 0 && left >= 0 && top + (g->kernel_h - 1) * g->dilation_h < g->height
-                && left + (g->kernel_w - 1) * g->dilation_w < g->width)
-                es_depthwise_pixel(x, bits, g, top, left, 1, w, bias, to, pixel);
-            else
+                && left + (g->kernel_w - 1) * g->dilation_w < g->width) {
+                const void *corner = es_at(x, bits, (top * g->width + left) * g->channels);
+                if (bits == 8 && g->channels % 4 == 0)
+                    es_depthwise_quads((const int8_t *)corner, g, w, bias, to, pixel);
+                else
+                    es_depthwise_pixel(x, bits, g, top, left, 1, w, bias, to, pixel);
+            } else {
                 es_depthwise_pixel(x, bits, g, top, left, 0, w, bias, to, pixel);
+            }
         }
 }
 

@@ -14,6 +14,13 @@
 #define ES_DSP 0
 #endif
 
+/* Loops over quads are unrolled twice and no more: their bodies are long and instantiated for every shape. */
+#if defined(__clang__)
+#define ES_UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
+#else
+#define ES_UNROLL_TWICE _Pragma("GCC unroll 2")
+#endif
+
 #define ES_UP(n, to) (((n) + (to) - 1) / (to) * (to))
 #define ES_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define ES_MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -27,6 +34,20 @@ ES_INLINE int32_t es_high(int32_t a, int32_t b)
     return high;
 #else
     return (int32_t)(((int64_t)a * b + 0x80000000LL) >> 32);
+#endif
+}
+
+/* add + ((a * b + 2^31) >> 32). */
+ES_INLINE int32_t es_high_add(int32_t a, int32_t b, int32_t add)
+{
+#if ES_DSP
+    if (__builtin_constant_p(add) && add == 0)
+        return es_high(a, b);
+    int32_t sum;
+    __asm__("smmlar %0, %1, %2, %3" : "=r"(sum) : "r"(a), "r"(b), "r"(add));
+    return sum;
+#else
+    return add + es_high(a, b);
 #endif
 }
 
@@ -95,7 +116,7 @@ ES_INLINE int32_t es_add_pair(uint32_t pair, int32_t sum)
 /* zero + (((acc << pre) * mult + 2^31) >> 32), not yet clamped. */
 ES_INLINE int32_t es_requant(int32_t acc, int32_t mult, int pre, int32_t zero)
 {
-    return zero + es_high(es_lift(acc, pre), mult);
+    return es_high_add(es_lift(acc, pre), mult, zero);
 }
 
 /* Element i of an array of int8 or int16, by a literal width. */
@@ -116,6 +137,45 @@ ES_INLINE void es_put(void *array, int bits, int i, int32_t value)
 ES_INLINE const void *es_at(const void *array, int bits, int i)
 {
     return (const int8_t *)array + (ptrdiff_t)i * (bits / 8);
+}
+
+/* Bytes 0 and 2, or 1 and 3, of four int8 as two int16. */
+ES_INLINE uint32_t es_even_bytes(uint32_t word)
+{
+#if ES_DSP
+    uint32_t pair;
+    __asm__("sxtb16 %0, %1" : "=r"(pair) : "r"(word));
+    return pair;
+#else
+    return (uint16_t)(int8_t)word | (uint32_t)(int8_t)(word >> 16) << 16;
+#endif
+}
+
+ES_INLINE uint32_t es_odd_bytes(uint32_t word)
+{
+#if ES_DSP
+    uint32_t pair;
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(word));
+    return pair;
+#else
+    return es_even_bytes(word >> 8);
+#endif
+}
+
+/* Four int8 (any address) to four int16 (on a word boundary). */
+ES_INLINE void es_widen4(const int8_t *x, int16_t *out)
+{
+#if ES_DSP
+    uint32_t word, pair[2];
+    __builtin_memcpy(&word, x, 4);
+    uint32_t even = es_even_bytes(word), odd = es_odd_bytes(word);
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(pair[0]) : "r"(even), "r"(odd));
+    __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(pair[1]) : "r"(odd), "r"(even));
+    __builtin_memcpy(__builtin_assume_aligned(out, 4), pair, 8);
+#else
+    for (int i = 0; i < 4; i++)
+        out[i] = x[i];
+#endif
 }
 
 /* Leading zeros of a non-zero value. */

@@ -1,27 +1,26 @@
-/* Operators in single precision, channels last: the plain float back end and the yardstick of the integer one. */
+/* Rows in single precision: products, norms, softmax, attention. */
 #ifndef ES_FLOAT_H
 #define ES_FLOAT_H
 
 #include "float_math.h"
-#include "tile.h"
 
-typedef float es_unary_f32(float x);
-
-/* out[row][n] = bias[n] + x[row] . w[n], w [n][k]; bias may be NULL; two rows by two outputs at a time. */
+/* out[row][n] = bias[n] + sum over k of x[row][k] w[n][k], neighbours of w `step_n` and `step_k` apart: a weight as it
+ * is, or the right side of a matrix product. bias may be NULL; two rows by two outputs at a time. */
 ES_INLINE void es_linear_f32(
-    const float *x, int rows, int stride_x, int k, const float *w, const float *bias, int n, float *out, int stride)
+    const float *x, int rows, int stride_x, int k, const float *w, int step_n, int step_k, const float *bias, int n,
+    float *out, int stride)
 {
     for (int col = 0; col < n; col += 2)
         for (int row = 0; row < rows; row += 2) {
-            int next_col = col + 1 < n ? col + 1 : col, next_row = row + 1 < rows ? row + 1 : row;
+            const int next_col = col + 1 < n ? col + 1 : col, next_row = row + 1 < rows ? row + 1 : row;
             const float *a0 = x + row * stride_x, *a1 = x + next_row * stride_x;
-            const float *w0 = w + col * k, *w1 = w + next_col * k;
+            const float *w0 = w + col * step_n, *w1 = w + next_col * step_n;
             float s00 = bias ? bias[col] : 0.0f, s10 = s00, s01 = bias ? bias[next_col] : 0.0f, s11 = s01;
             for (int i = 0; i < k; i++) {
-                s00 += a0[i] * w0[i];
-                s01 += a0[i] * w1[i];
-                s10 += a1[i] * w0[i];
-                s11 += a1[i] * w1[i];
+                s00 += a0[i] * w0[i * step_k];
+                s01 += a0[i] * w1[i * step_k];
+                s10 += a1[i] * w0[i * step_k];
+                s11 += a1[i] * w1[i * step_k];
             }
             out[row * stride + col] = s00;
             out[row * stride + next_col] = s01;
@@ -30,29 +29,18 @@ ES_INLINE void es_linear_f32(
         }
 }
 
-/* x [height, width, channels], w [outputs, kernel_h, kernel_w, channels / groups]; padding is zero. Depthwise is
- * groups = outputs = channels. */
-ES_INLINE void es_conv_f32(
-    const float *x, const es_window *g, int groups, const float *w, const float *bias, int outputs, float *out)
+/* Sum of (x - centre) or of its square in blocks: an image has 10^5 values, too many for one single-precision sum. */
+ES_INLINE float es_sum_f32(const float *x, int count, float centre, int squared)
 {
-    const int depth = g->channels / groups, per_group = outputs / groups;
-    for (int oy = 0, at = 0; oy < g->out_h; oy++)
-        for (int ox = 0; ox < g->out_w; ox++)
-            for (int o = 0; o < outputs; o++, at++) {
-                float sum = bias ? bias[o] : 0.0f;
-                for (int ky = 0; ky < g->kernel_h; ky++)
-                    for (int kx = 0; kx < g->kernel_w; kx++) {
-                        int y = oy * g->stride_h - g->pad_top + ky * g->dilation_h;
-                        int col = ox * g->stride_w - g->pad_left + kx * g->dilation_w;
-                        if (y < 0 || y >= g->height || col < 0 || col >= g->width)
-                            continue;
-                        const float *a = x + (y * g->width + col) * g->channels + o / per_group * depth;
-                        const float *b = w + ((o * g->kernel_h + ky) * g->kernel_w + kx) * depth;
-                        for (int c = 0; c < depth; c++)
-                            sum += a[c] * b[c];
-                    }
-                out[at] = sum;
-            }
+    float sum = 0.0f;
+    for (int i = 0; i < count;) {
+        const int end = ES_MIN(i + 256, count);
+        float part = 0.0f;
+        for (; i < end; i++)
+            part += squared ? (x[i] - centre) * (x[i] - centre) : x[i] - centre;
+        sum += part;
+    }
+    return sum;
 }
 
 /* Layer norm (centred) or RMS norm of rows; gamma and beta may be NULL; out may be x. */
@@ -60,46 +48,42 @@ ES_INLINE void es_norm_f32(
     const float *x, int rows, int width, int centred, const float *gamma, const float *beta, float eps, float *out)
 {
     for (int row = 0; row < rows; row++, x += width, out += width) {
-        float mean = 0.0f, energy = 0.0f;
-        for (int i = 0; centred && i < width; i++)
-            mean += x[i];
-        mean /= (float)width;
-        for (int i = 0; i < width; i++)
-            energy += (x[i] - mean) * (x[i] - mean);
-        float root = es_rsqrtf(energy / (float)width + eps);
+        const float mean = centred ? es_sum_f32(x, width, 0.0f, 0) / (float)width : 0.0f;
+        const float root = es_rsqrtf(es_sum_f32(x, width, mean, 1) / (float)width + eps);
         for (int i = 0; i < width; i++)
             out[i] = (x[i] - mean) * root * (gamma ? gamma[i] : 1.0f) + (beta ? beta[i] : 0.0f);
     }
 }
 
-/* Softmax of rows; out may be x. */
-ES_INLINE void es_softmax_f32(const float *x, int rows, int width, float *out)
+/* Softmax of rows of `width` values, `step` apart; out may be x. */
+ES_INLINE void es_softmax_f32(const float *x, int rows, int width, int step, float *out)
 {
-    for (int row = 0; row < rows; row++, x += width, out += width) {
-        float largest = x[0], sum = 0.0f;
-        for (int i = 1; i < width; i++)
+    for (int row = 0; row < rows; row++) {
+        const int first = row / step * step * width + row % step, end = first + width * step;
+        float largest = x[first], sum = 0.0f;
+        for (int i = first; i < end; i += step)
             largest = ES_MAX(largest, x[i]);
-        for (int i = 0; i < width; i++)
+        for (int i = first; i < end; i += step)
             sum += out[i] = es_expf(x[i] - largest);
-        for (int i = 0; i < width; i++)
+        for (int i = first; i < end; i += step)
             out[i] /= sum;
     }
 }
 
-/* One head, row by row: no n x m map. q [n], k [m], v [m] rows `stride_*` apart; bias [n][m] or NULL.
- * Scratch: m floats. out may be q when dv = d and the strides agree. */
+/* One head, row by row: no n x m map. q [n], k [m], v [m] rows `stride_*` apart; bias or NULL, its
+ * neighbours `step_n` and `step_m` apart. Scratch: m floats. out may be q when dv = d and the strides agree. */
 ES_INLINE void es_attention_f32(
     const float *q, int stride_q, int n, int d, const float *k, int stride_k, const float *v, int stride_v, int m,
-    int dv, float scale, const float *bias, float *scratch, float *out, int stride)
+    int dv, float scale, const float *bias, int step_n, int step_m, float *scratch, float *out, int stride)
 {
     for (int row = 0; row < n; row++) {
         for (int j = 0; j < m; j++) {
             float score = 0.0f;
             for (int c = 0; c < d; c++)
                 score += q[row * stride_q + c] * k[j * stride_k + c];
-            scratch[j] = score * scale + (bias ? bias[row * m + j] : 0.0f);
+            scratch[j] = score * scale + (bias ? bias[row * step_n + j * step_m] : 0.0f);
         }
-        es_softmax_f32(scratch, 1, m, scratch);
+        es_softmax_f32(scratch, 1, m, 1, scratch);
         for (int c = 0; c < dv; c++) {
             float sum = 0.0f;
             for (int j = 0; j < m; j++)
@@ -107,71 +91,6 @@ ES_INLINE void es_attention_f32(
             out[row * stride + c] = sum;
         }
     }
-}
-
-/* Any unary function, passed by name; out may be x. */
-ES_INLINE void es_map_f32(const float *x, int count, es_unary_f32 *function, float *out)
-{
-    for (int i = 0; i < count; i++)
-        out[i] = function(x[i]);
-}
-
-/* out = a + b and a * b; b has `period` values and repeats, or count. */
-ES_INLINE void es_add_f32(const float *a, const float *b, int count, int period, float *out)
-{
-    for (int i = 0; i < count;)
-        for (int j = 0; j < period; i++, j++)
-            out[i] = a[i] + b[j];
-}
-
-ES_INLINE void es_mul_f32(const float *a, const float *b, int count, int period, float *out)
-{
-    for (int i = 0; i < count;)
-        for (int j = 0; j < period; i++, j++)
-            out[i] = a[i] * b[j];
-}
-
-/* Per channel x * scale + shift: batch norm, rep norm, layer scale. */
-ES_INLINE void es_affine_f32(const float *x, int rows, int channels, const float *scale, const float *shift, float *out)
-{
-    for (int row = 0, i = 0; row < rows; row++)
-        for (int c = 0; c < channels; c++, i++)
-            out[i] = x[i] * scale[c] + shift[c];
-}
-
-/* Mean over rows. */
-ES_INLINE void es_mean_f32(const float *x, int rows, int channels, float *out)
-{
-    for (int c = 0; c < channels; c++) {
-        float sum = 0.0f;
-        for (int row = 0; row < rows; row++)
-            sum += x[row * channels + c];
-        out[c] = sum / (float)rows;
-    }
-}
-
-/* Max pool (average = 0), or average pool over the values inside (1) or over the whole window (2). */
-ES_INLINE void es_pool_f32(const float *x, const es_window *g, int average, float *out)
-{
-    for (int oy = 0, at = 0; oy < g->out_h; oy++)
-        for (int ox = 0; ox < g->out_w; ox++)
-            for (int c = 0; c < g->channels; c++, at++) {
-                float sum = 0.0f, largest = -3.402823466e38f;
-                int inside = 0;
-                for (int ky = 0; ky < g->kernel_h; ky++)
-                    for (int kx = 0; kx < g->kernel_w; kx++) {
-                        int y = oy * g->stride_h - g->pad_top + ky * g->dilation_h;
-                        int col = ox * g->stride_w - g->pad_left + kx * g->dilation_w;
-                        if (y < 0 || y >= g->height || col < 0 || col >= g->width)
-                            continue;
-                        float value = x[(y * g->width + col) * g->channels + c];
-                        sum += value;
-                        largest = ES_MAX(largest, value);
-                        inside++;
-                    }
-                int count = average == 2 ? g->kernel_h * g->kernel_w : inside;
-                out[at] = average ? sum / (float)count : largest;
-            }
 }
 
 #endif

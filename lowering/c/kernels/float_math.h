@@ -47,6 +47,47 @@ static inline float es_rsqrtf(float x)
     return y;
 }
 
+/* sqrt(x), 0 for x <= 0: the estimate of the root, then one Newton step of its own. */
+static inline float es_sqrtf(float x)
+{
+    if (!(x > 0.0f))
+        return 0.0f;
+    float r = es_rsqrtf(x), y = x * r;
+    return y + 0.5f * r * (x - y * y);
+}
+
+/* ln x for normal x > 0, relative error below 3e-7: x = 2^n m, m in [sqrt 1/2, sqrt 2), an odd series in
+ * (m - 1) / (m + 1). ln 0 is minus infinity; there is none below. */
+static inline float es_logf(float x)
+{
+    if (!(x > 0.0f))
+        return x < 0.0f ? __builtin_nanf("") : -__builtin_inff();
+    uint32_t bits = es_bits_of(x) - 0x3F3504F3u;
+    int n = (int32_t)bits >> 23;
+    float m = es_float_of((bits & 0x7FFFFFu) + 0x3F3504F3u);
+    float t = (m - 1.0f) / (m + 1.0f), s = t * t;
+    float p = 1.0f / 9.0f;
+    p = p * s + 1.0f / 7.0f;
+    p = p * s + 1.0f / 5.0f;
+    p = p * s + 1.0f / 3.0f;
+    float small = 2.0f * t + 2.0f * t * s * p - (float)n * 2.12194440e-4f; /* ln 2 in two parts, as above */
+    return small + (float)n * 0.693359375f;
+}
+
+/* x^y; of a negative x only whole powers exist. */
+static inline float es_powf(float x, float y)
+{
+    if (y == 0.0f)
+        return 1.0f;
+    if (x == 0.0f)
+        return y < 0.0f ? __builtin_inff() : 0.0f;
+    int whole = y > -1e9f && y < 1e9f && y == (float)(int)y;
+    if (x < 0.0f && !whole)
+        return __builtin_nanf("");
+    float power = es_expf(y * es_logf(x < 0.0f ? -x : x));
+    return x < 0.0f && ((int)y & 1) ? -power : power;
+}
+
 /* erf, absolute error below 5e-7: Abramowitz and Stegun 7.1.26. */
 static inline float es_erff(float x)
 {
@@ -94,15 +135,14 @@ static inline float es_reluf(float x)
     return x > 0.0f ? x : 0.0f;
 }
 
-static inline float es_hardsigmoidf(float x)
+static inline float es_clampf(float x, float low, float high)
 {
-    float y = x * (1.0f / 6.0f) + 0.5f;
-    return y < 0.0f ? 0.0f : y > 1.0f ? 1.0f : y;
+    return x < low ? low : x > high ? high : x;
 }
 
 static inline float es_hardswishf(float x)
 {
-    return x * es_hardsigmoidf(x);
+    return x * es_clampf(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f);
 }
 
 #endif

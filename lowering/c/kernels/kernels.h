@@ -6,6 +6,7 @@
 #include "conv.h"
 #include "elementwise.h"
 #include "float.h"
+#include "float_image.h"
 #include "norm.h"
 #include "pack.h"
 #include "pool.h"

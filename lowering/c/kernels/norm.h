@@ -46,17 +46,18 @@ ES_INLINE void es_norm(
     uint32_t v = s >= 0 ? (uint32_t)(energy >> (2 * s)) : (uint32_t)energy << (-2 * s);
     int32_t root = es_rsqrt(v);
     int lift = 15 - s - es_root_bits(width);
-    /* d << lift in one multiply-subtract; modulo 2^32, and the result fits. */
-    uint32_t slope = (uint32_t)width << lift, shift = (uint32_t)(total + width * zero) << lift;
+    /* d << lift in one multiply-add; modulo 2^32, and the result fits. */
+    uint32_t slope = (uint32_t)width << lift, shift = 0u - ((uint32_t)(total + width * zero) << lift);
     int i = 0;
+    ES_UNROLL_TWICE
     for (; i + 4 <= width; i += 4, out += step)
         for (int j = 0; j < 4; j++) {
-            int32_t d = (int32_t)(slope * (uint32_t)es_get(x, bits, i + j) - shift);
-            out[j] = (int16_t)es_narrow14(es_high(d, root) + 8192);
+            int32_t d = (int32_t)(slope * (uint32_t)es_get(x, bits, i + j) + shift);
+            out[j] = (int16_t)es_narrow14(es_high_add(d, root, 8192));
         }
     for (int j = 0; i + j < width; j++) {
-        int32_t d = (int32_t)(slope * (uint32_t)es_get(x, bits, i + j) - shift);
-        out[j] = (int16_t)es_narrow14(es_high(d, root) + 8192);
+        int32_t d = (int32_t)(slope * (uint32_t)es_get(x, bits, i + j) + shift);
+        out[j] = (int16_t)es_narrow14(es_high_add(d, root, 8192));
     }
 }
 

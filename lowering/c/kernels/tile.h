@@ -19,9 +19,13 @@ ES_INLINE int16_t *es_tile_row(int16_t *tile, int row, int quads)
 ES_INLINE void es_tile_fill_row(int16_t *to, int step, const void *x, int bits, int k)
 {
     int i = 0;
+    ES_UNROLL_TWICE
     for (; i + 4 <= k; i += 4, to += step)
-        for (int j = 0; j < 4; j++)
-            to[j] = (int16_t)es_get(x, bits, i + j);
+        if (bits == 8)
+            es_widen4((const int8_t *)x + i, to);
+        else
+            for (int j = 0; j < 4; j++)
+                to[j] = ((const int16_t *)x)[i + j];
     if (i < k)
         for (int j = 0; j < 4; j++)
             to[j] = (int16_t)(i + j < k ? es_get(x, bits, i + j) : 0);
