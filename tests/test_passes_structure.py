@@ -13,7 +13,7 @@ from edgesmith.ir.ops.activation import Gelu, Relu
 from edgesmith.ir.ops.attention import Attention
 from edgesmith.ir.ops.elementwise import Add, Mul
 from edgesmith.ir.ops.pool import Mean
-from edgesmith.ir.ops.shape import Expand, Gather, Reshape, Slice, Transpose
+from edgesmith.ir.ops.shape import Expand, Gather, Reshape, Slice, Split, Transpose
 from edgesmith.ir.passes.base import Pass
 from edgesmith.ir.passes.canonicalise_norms import CanonicaliseNorms
 from edgesmith.ir.passes.eliminate_dead import EliminateDead
@@ -139,6 +139,17 @@ def patches_after_their_norm_was_folded(net, bias):
     return net.output(net.layernorm(net.add(Transpose((0, 2, 1)), y, name="tokens")))
 
 
+@refuses(EliminateDead(), "'x' and 'same' are both names of the graph's interface")
+def input_that_is_an_output(net):
+    return net.output(net.add(Reshape((2, 3)), net.input(2, 3), name="same"))
+
+
+@refuses(EliminateDead(), "'relu' and 'same' are both names of the graph's interface")
+def value_that_is_two_outputs(net):
+    x = net.add(Relu(), net.input(2, 3), name="relu")
+    return net.output(x, net.add(Reshape((2, 3)), x, name="same"))
+
+
 @refuses(EliminateDead(), "it turns an axis round")
 def reversed_axis(net):
     return net.output(net.add(Slice((-1,), (-(2**62),), (1,), (-1,)), net.input(2, 3)))
@@ -190,6 +201,18 @@ def token_of_a_value_read_as_a_whole(net):
 @refuses(NarrowTokens(), "'pool' (Mean) needs all of them")
 def channels_of_a_mean(net):
     return net.output(token(net, net.add(Mean((1,)), net.input(1, 5, 6), name="pool"), 0))
+
+
+@applies(NarrowTokens())
+def token_that_is_two_outputs(net, bias):
+    x = net.layernorm(net.input(1, 5, 6), bias, bias)
+    return net.output(*(net.add(Slice((4,), (5,), (1,), (1,)), x, name=name) for name in ("first", "second")))
+
+
+@refuses(NarrowTokens(), "'part' (Split) makes several values")
+def token_of_one_piece(net):
+    left, right = net.graph.add(Split(2, (2, 4)), net.linear(net.input(1, 5, 4), 6), name="part")
+    return net.output(token(net, left, 0), right)
 
 
 @applies(PoolAlgebra())

@@ -13,9 +13,17 @@ from ..ops.elementwise import Add, Div, Mul, Sub
 from ..ops.pool import Mean, ReduceMax, Sum
 from ..ops.shape import Concat, Expand, Pad, Reshape, Slice, Transpose
 from ..rewrite import Match, Miss, P, Rule, rewrite
+from .absorb import is_public
 from .base import Pass
 
 MOVERS = (Reshape, Expand, Slice, Transpose, Concat, Pad, Mean, Sum, ReduceMax)
+
+
+def _instead(match: Match, x: Value) -> Value:
+    """x in place of the root, unless two public names would then be one."""
+    if is_public(match.graph, match.root.output) and (x.producer is None or is_public(match.graph, x)):
+        raise Miss(f"'{x.name}' and '{match.root.output.name}' are both names of the graph's interface")
+    return x
 
 
 def _skip_mover(match: Match) -> Value:
@@ -29,7 +37,7 @@ def _skip_mover(match: Match) -> Value:
         raise Miss("it turns an axis round")
     if isinstance(op, Pad) and any(op.pads):
         raise Miss("it shifts the image")
-    return x
+    return _instead(match, x)
 
 
 def _skip_arithmetic(match: Match) -> Value:
@@ -39,7 +47,7 @@ def _skip_arithmetic(match: Match) -> Value:
     for data, other in operands:
         x, constant = node.input(data), node.input(other)
         if constant.data is not None and bool(np.all(constant.data == neutral)) and x.type == node.output.type:
-            return x
+            return _instead(match, x)
     raise Miss("no operand is neutral")
 
 

@@ -77,14 +77,11 @@ def _narrow(match: Match) -> Value:
     if len(wanted) in (0, value.shape[axis]):
         raise Miss(f"together the readers of '{value.name}' select all of it")
     narrow = _push(graph, value, axis, wanted)
-    result = match.root.output
     for reader in readers:
-        new = _again(graph, reader, narrow, wanted)
-        if reader.node is match.root:
-            result = new
-        else:
-            graph.replace(reader.node.output, new)
-    return result
+        if reader.node is not match.root:
+            graph.replace(reader.node.output, _again(graph, reader, narrow, wanted))
+    own = next(reader for reader in readers if reader.node is match.root)
+    return _again(graph, own, narrow, wanted)
 
 
 def _push(graph: Graph, value: Value, axis: int, wanted: Sequence[int]) -> Value:
@@ -92,6 +89,8 @@ def _push(graph: Graph, value: Value, axis: int, wanted: Sequence[int]) -> Value
     node = value.producer
     if node is None:
         raise Miss(f"'{value.name}' is an input or constant")
+    if len(node.outputs) > 1:
+        raise Miss(f"'{node.name}' ({type(node.op).__name__}) makes several values")
     varying = _row_operands(node, axis)
     op: Op = node.op
     operands = list(node.inputs)
@@ -134,7 +133,8 @@ def _again(graph: Graph, reader: Selection, narrow: Value, wanted: Sequence[int]
     """What a reader selected, out of the narrowed value."""
     node, positions = reader.node, np.searchsorted(wanted, reader.indices)
     if positions.reshape(-1).tolist() == list(range(len(wanted))):
-        if node.output.shape == narrow.shape:
+        two_names = is_public(graph, node.output) and is_public(graph, narrow)
+        if node.output.shape == narrow.shape and not two_names:
             return narrow
         made: Value = graph.add(Reshape(node.output.shape), narrow, name=node.name, sources=node.sources)
         return made
