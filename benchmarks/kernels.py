@@ -48,7 +48,7 @@ def matmul_cases(noise: np.random.Generator) -> Iterator[Case]:
     bias, mult = noise.integers(-9999, 9999, 576).astype(np.int32), noise.integers(10**6, 10**7, 576).astype(np.int32)
     expected = integer.qlinear(x, w, bias, mult)
     tile, out = np.zeros(12 * 192, np.int16), np.zeros((197, 576), np.int8)
-    arguments = (x, integer_layout.pack(w), bias, mult, tile, out)
+    arguments: tuple[Array | int, ...] = (x, integer_layout.pack(w), bias, mult, tile, out)
     yield Case("matmul 197x192x576", "bench_matmul", arguments, 5, expected, 197 * 192 * 576, "MAC")
     q, keys = noise.integers(-9999, 9999, (198, 64)).astype(np.int16), _bytes(noise, 197, 64)
     scores = np.zeros((3, 200), np.int32)
@@ -64,7 +64,7 @@ def attention_cases(noise: np.random.Generator) -> Iterator[Case]:
     e = integer_rows.exponentials(scores, 2 * 10**6, table)
     tile = np.zeros((50, 12), np.int16)
     tile[:, :4] = np.pad(e[0], (0, 3)).reshape(50, 4)
-    arguments = (scores.astype(np.int32), table, 2 * 10**6, np.zeros(600, np.int16))
+    arguments: tuple[Array | int, ...] = (scores.astype(np.int32), table, 2 * 10**6, np.zeros(600, np.int16))
     yield Case("softmax row of 197", "bench_softmax", arguments, 3, tile.reshape(-1), 197, "element")
     q, keys = noise.integers(-9999, 9999, (198, 64)).astype(np.int16), _bytes(noise, 197, 64)
     values, mult = _bytes(noise, 197, 64), np.full(64, 2**21, np.int32)
@@ -82,6 +82,7 @@ def row_cases(noise: np.random.Generator) -> Iterator[Case]:
     yield Case("add int8 + int8", "bench_add8", (x, y), 0, expected, x.size, "element")
     expected = integer.qadd(x, wide, 16000, 16384, 8192, 14, 16)
     yield Case("add int8 + int16", "bench_add16", (x, wide), 1, expected, x.size, "element")
+    arguments: tuple[Array | int, ...]
     for bits, row in ((8, _bytes(noise, 12, 192)), (16, wide[: 12 * 192].reshape(12, 192))):
         expected = integer_layout.pack_tile(integer_rows.layernorm(row, 37))
         arguments = (row, np.zeros(12 * 192, np.int16))

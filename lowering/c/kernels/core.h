@@ -144,7 +144,7 @@ ES_INLINE uint32_t es_even_bytes(uint32_t word)
 {
 #if ES_DSP
     uint32_t pair;
-    __asm__("sxtb16 %0, %1" : "=r"(pair) : "r"(word));
+    __asm__ volatile("sxtb16 %0, %1" : "=r"(pair) : "r"(word));
     return pair;
 #else
     return (uint16_t)(int8_t)word | (uint32_t)(int8_t)(word >> 16) << 16;
@@ -155,7 +155,7 @@ ES_INLINE uint32_t es_odd_bytes(uint32_t word)
 {
 #if ES_DSP
     uint32_t pair;
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(word));
+    __asm__ volatile("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(word));
     return pair;
 #else
     return es_even_bytes(word >> 8);
@@ -175,6 +175,28 @@ ES_INLINE void es_widen4(const int8_t *x, int16_t *out)
 #else
     for (int i = 0; i < 4; i++)
         out[i] = x[i];
+#endif
+}
+
+/* sum + a.low * b.low and sum + a.high * b.high of pairs of int16. Volatile like the bytes above: kept in the order
+ * written, the unrolled taps of a window need no more registers than there are. */
+ES_INLINE int32_t es_mla_low(uint32_t a, uint32_t b, int32_t sum)
+{
+#if ES_DSP
+    __asm__ volatile("smlabb %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+#else
+    return sum + (int16_t)a * (int16_t)b;
+#endif
+}
+
+ES_INLINE int32_t es_mla_high(uint32_t a, uint32_t b, int32_t sum)
+{
+#if ES_DSP
+    __asm__ volatile("smlatt %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+#else
+    return es_mla_low(a >> 16, b >> 16, sum);
 #endif
 }
 
