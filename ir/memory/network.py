@@ -1,4 +1,4 @@
-"""Groups as a data-flow network: which storages each step reads and makes, what a step costs, and in what order to go.
+"""Groups as a data-flow network: which storages each step reads and makes, and how many bytes it needs.
 
 A storage is the bytes behind one value and all its views. Sets of groups and of storages are bit masks.
 """
@@ -16,9 +16,6 @@ from .group import Group, form_groups
 from .schedule import Schedule, schedules
 from .scratch import align
 
-BEAM = 512
-"""States kept per number of finished groups: enough for every width of graph seen, and a bound on time."""
-
 
 @dataclass(frozen=True)
 class Storage:
@@ -28,11 +25,7 @@ class Storage:
     maker: int
     readers: int
     public: bool
-
-    @property
-    def bytes(self) -> int:
-        """Size."""
-        return self.value.type.nbytes
+    bytes: int
 
 
 def bits(mask: int) -> Iterable[int]:
@@ -76,7 +69,7 @@ class Network:
         self.schedules = [self._schedules(group, callback) for group in self.groups]
         self.streamed = {name for options in self.schedules for option in options for name in option.streams}
         self.storages = [
-            Storage(value, maker.get(value, -1), readers.get(value, 0), value in public)
+            Storage(value, maker.get(value, -1), readers.get(value, 0), value in public, value.type.nbytes)
             for value in dict.fromkeys(roots.values()) if value.name not in self.streamed
         ]
         self.index = {storage.value.name: i for i, storage in enumerate(self.storages)}
@@ -144,10 +137,9 @@ class Network:
         Proof. Take any plan and any group g, and let s be g's schedule in it. While g runs, these lie in RAM and do
         not overlap: the storages g reads, those it makes (but for those that overwrite an input), s's scratch; and
         every storage that a group before g in *every* order has made, or that is there from the start, and that is
-        public or read by a group after g in *every* order. An output can
-        overwrite an input at best if no group that comes after g in every order reads it. So the step needs at least
-        `stacked` of these sizes with the best s; the arena is at least as large as its neediest step. Before the first
-        step all inputs of the graph lie there.
+        public or read by a group after g in *every* order. An output can overwrite an input at best if no group that
+        comes after g in every order reads it. So the step needs at least `stacked` of these sizes with the best s; the
+        arena is at least as large as its neediest step. Before the first step all inputs of the graph lie there.
         """
         start = stacked(storage.bytes for storage in self.storages if storage.maker < 0)
         return max([start, *(self._least(group, self._descendants(group)) for group in range(len(self.groups)))])
@@ -163,31 +155,6 @@ class Network:
 
     def _descendants(self, group: int) -> int:
         return sum(1 << other for other, mask in enumerate(self.ancestors) if mask >> group & 1)
-
-    # ---- order ----
-
-    def order(self) -> list[int]:
-        """An order of least peak, each group taken with its smallest schedule.
-
-        Dynamic programming over the sets of finished groups, a set holding everything the future depends on: exact
-        unless more than `BEAM` sets have the same size, then the best ones go on. Ties: order of the graph.
-        """
-        everything = (1 << len(self.groups)) - 1
-        states: dict[int, tuple[int, int, tuple[int, ...]]] = {0: (0, 0, ())}
-        for _ in self.groups:
-            found: dict[int, tuple[int, int, tuple[int, ...]]] = {}
-            for done, (peak, total, path) in states.items():
-                for group in self._ready(done):
-                    load = self.least_load(group, done, everything)
-                    state = (max(peak, load), total + load, (*path, group))
-                    after = done | 1 << group
-                    if after not in found or state < found[after]:
-                        found[after] = state
-            states = dict(sorted(found.items(), key=lambda item: item[1])[:BEAM])
-        return list(states[everything][2])
-
-    def _ready(self, done: int) -> list[int]:
-        return [g for g, before in enumerate(self.before) if not done >> g & 1 and not before & ~done]
 
     def least_load(self, group: int, done: int, everything: int) -> int:
         """Bytes of a step with the schedule that needs least."""

@@ -12,6 +12,7 @@ from .advice import too_large
 from .group import Group
 from .network import Network, stacked
 from .offsets import EFFORT, Rectangle, place
+from .order import order
 from .schedule import Schedule
 from .scratch import align
 
@@ -212,7 +213,7 @@ class _Planner:
 
     def __init__(self, network: Network, effort: float) -> None:
         self.network, self.effort = network, effort
-        self.order = network.order()
+        self.order = order(network)
         self.bound = network.lower_bound()
         self.done = [sum(1 << group for group in self.order[:step]) for step in range(len(self.order))]
         self.everything = (1 << len(self.order)) - 1
