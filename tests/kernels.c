@@ -192,14 +192,14 @@ void t_patches(const int8_t *image, int line, int per_line, int patch, int value
 
 void t_linear_f32(const float *x, int rows, int k, const float *w, const float *bias, int n, float *out)
 {
-    es_linear_f32(x, rows, k, k, w, bias, n, out, n);
+    es_linear_f32(x, rows, k, k, w, k, 1, bias, n, out, n);
 }
 
 void t_conv_f32(
     const float *x, const int32_t *window, int groups, const float *w, const float *bias, int outputs, float *out)
 {
     es_window g = window_of(window);
-    es_conv_f32(x, &g, groups, w, bias, outputs, out);
+    es_conv_f32(x, &g, groups, w, bias, outputs, out, 1, g.out_h * g.out_w);
 }
 
 void t_norm_f32(const float *x, int rows, int width, int centred, const float *gamma, const float *beta, float *out)
@@ -209,60 +209,34 @@ void t_norm_f32(const float *x, int rows, int width, int centred, const float *g
 
 void t_softmax_f32(const float *x, int rows, int width, float *out)
 {
-    es_softmax_f32(x, rows, width, out);
+    es_softmax_f32(x, rows, width, 1, out);
 }
 
 void t_attention_f32(
     const float *q, int n, int d, const float *k, const float *v, int m, int dv, const float *bias, float *scratch,
     float *out)
 {
-    es_attention_f32(q, d, n, d, k, d, v, dv, m, dv, 0.25f, bias, scratch, out, dv);
+    es_attention_f32(q, d, n, d, k, d, v, dv, m, dv, 0.25f, bias, m, 1, scratch, out, dv);
 }
 
-void t_pool_f32(const float *x, const int32_t *window, int average, float *out)
+void t_pool_f32(const float *x, const int32_t *window, int average, int end_y, int end_x, float *out)
 {
     es_window g = window_of(window);
-    es_pool_f32(x, &g, average, out);
+    es_pool_f32(x, &g, average, end_y, end_x, out);
 }
 
 void t_map_f32(int which, const float *x, int count, float *out)
 {
-    switch (which) {
-    case 0:
-        es_map_f32(x, count, es_expf, out);
-        break;
-    case 1:
-        es_map_f32(x, count, es_erff, out);
-        break;
-    case 2:
-        es_map_f32(x, count, es_geluf, out);
-        break;
-    case 3:
-        es_map_f32(x, count, es_tanhf, out);
-        break;
-    case 4:
-        es_map_f32(x, count, es_sigmoidf, out);
-        break;
-    case 5:
-        es_map_f32(x, count, es_gelu_tanhf, out);
-        break;
-    case 6:
-        es_map_f32(x, count, es_siluf, out);
-        break;
-    case 7:
-        es_map_f32(x, count, es_hardswishf, out);
-        break;
-    default:
-        es_map_f32(x, count, es_reluf, out);
-    }
+    float (*const functions[])(float) = {
+        es_expf, es_erff, es_geluf, es_tanhf, es_sigmoidf, es_gelu_tanhf, es_siluf, es_hardswishf, es_reluf, es_logf,
+        es_sqrtf,
+    };
+    for (int i = 0; i < count; i++)
+        out[i] = functions[which](x[i]);
 }
 
-void t_elementwise_f32(
-    const float *a, const float *b, const float *c, int rows, int channels, float *sum, float *product, float *affine,
-    float *mean)
+void t_pow_f32(const float *x, const float *y, int count, float *out)
 {
-    es_add_f32(a, b, rows * channels, channels, sum);
-    es_mul_f32(a, b, rows * channels, channels, product);
-    es_affine_f32(a, rows, channels, b, c, affine);
-    es_mean_f32(a, rows, channels, mean);
+    for (int i = 0; i < count; i++)
+        out[i] = es_powf(x[i], y[i]);
 }

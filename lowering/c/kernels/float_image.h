@@ -71,7 +71,7 @@ ES_INLINE void es_pool_f32(const float *x, const es_window *g, int average, int 
                 const int top = oy * g->stride_h - g->pad_top, left = ox * g->stride_w - g->pad_left;
                 const int y0 = ES_MAX(top, 0), y1 = ES_MIN(top + g->kernel_h, g->height);
                 const int x0 = ES_MAX(left, 0), x1 = ES_MIN(left + g->kernel_w, g->width);
-                float sum = 0.0f, largest = -3.402823466e38f;
+                float sum = 0.0f, largest = -__builtin_inff();
                 for (int y = y0; y < y1; y++)
                     for (int col = x0; col < x1; col++) {
                         const float value = x[y * g->width + col];
