@@ -22,6 +22,9 @@ Data = Mapping[str, Any]
 PIPE_WIDTH = 160
 """Columns for tables where no terminal says how many there are."""
 
+QUIET_SECONDS = 10
+"""How long a stage may be silent where nothing can be animated."""
+
 OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -30,16 +33,20 @@ class Progress:
     """Says on stderr which stage runs, and when it has ended how long it took."""
 
     def __init__(self, status: Status | None) -> None:
-        """Animate `status` where there is a terminal; without, print a line a stage."""
-        self._status, self._stage, self._began = status, "", 0.0
+        """Animate `status` where there is a terminal; without, print a line a stage, and now and then how it goes."""
+        self._status, self._stage = status, ""
+        self._began = self._said = time.perf_counter()
 
     def __call__(self, stage: str) -> None:
         """Begin a stage, or update its text when only the part after ': ' differs; "" ends the last one."""
-        if self._stage and stage.split(": ")[0] != self._stage.split(": ")[0]:
-            ERR.print(f"  [green]✓[/] {escape(self._stage)} [dim]{time.perf_counter() - self._began:.1f} s[/]")
-            self._began = time.perf_counter()
-        if not self._stage:
-            self._began = time.perf_counter()
+        now = time.perf_counter()
+        if stage.split(": ")[0] != self._stage.split(": ")[0]:
+            if self._stage:
+                ERR.print(f"  [green]✓[/] {escape(self._stage)} [dim]{now - self._began:.1f} s[/]")
+            self._began = self._said = now
+        elif not self._status and now - self._said > QUIET_SECONDS:
+            ERR.print(f"    {escape(stage)} ...")
+            self._said = now
         self._stage = stage
         if self._status:
             self._status.update(f"{escape(stage)} ...")
