@@ -14,6 +14,13 @@
 
 #define ES_UNUSED __attribute__((unused))
 
+/* The parameters look unused: gcc must not drop them, nor conclude that nothing is read or written. */
+#if defined(__clang__)
+#define ES_ASSEMBLY __attribute__((naked, noinline, unused))
+#else
+#define ES_ASSEMBLY __attribute__((naked, noinline, noipa, unused))
+#endif
+
 #define ES_QUAD_ROW(acc0, acc1)       \
     "ldrd  r12, lr, [r1], #8      \n" \
     "smlad " acc0 ", r10, r12, " acc0 "\n" \
@@ -31,7 +38,7 @@
     ES_QUAD_ROW("r3", "r6")           \
     ES_QUAD_ROW("r4", "r7")
 
-__attribute__((naked, noinline, unused)) static void es_dot(
+ES_ASSEMBLY static void es_dot(
     const int8_t *w ES_UNUSED, const int16_t *x ES_UNUSED, const int32_t *bias ES_UNUSED, int32_t *acc ES_UNUSED,
     int quads ES_UNUSED)
 {
