@@ -481,6 +481,36 @@ def test_heads_joined_with_the_batch() -> None:
     check(graph, draw(b, TOKENS, WIDTH), {"Linear": 3, "Attention": 1})
 
 
+@pytest.mark.parametrize("order", ["windows, heads", "heads, windows"])
+def test_windows_beside_heads(order: str) -> None:
+    """Five axes: which of them counts heads is seen from the channels, and windows become the batch."""
+    graph = Graph()
+    add, windows, width = graph.add, 4, 2 * DEPTH + VALUES
+    x = graph.input("x", Type("float32", (1, windows * TOKENS, WIDTH)))
+    packed = add(Linear(), x, graph.constant(draw(HEADS * width, WIDTH)))
+    packed = add(Reshape((1, windows, TOKENS, HEADS, width)), packed)
+    perm, back = ((0, 1, 3, 2, 4), (0, 1, 3, 2, 4)) if order == "windows, heads" else ((0, 3, 1, 2, 4), (0, 2, 3, 1, 4))
+    q, k, v = add(Split(4, (DEPTH, DEPTH, VALUES)), add(Transpose(perm), packed))
+    out = add(MatMul(), add(Softmax(-1), add(MatMul(), q, add(Transpose((0, 1, 2, 4, 3)), k))), v)
+    graph.output(add(Reshape((1, windows * TOKENS, HEADS * VALUES)), add(Transpose(back), out)), "y")
+    check(graph, draw(1, windows * TOKENS, WIDTH), {"Linear": 3, "Attention": 1, "Reshape": 4})
+    (node,) = (node for node in graph.nodes if isinstance(node.op, Attention))
+    assert node.op.heads == HEADS and node.output.shape == (windows, TOKENS, HEADS * VALUES)
+
+
+def test_attention_maps_as_output_stay_exact() -> None:
+    """Attention maps that are also an output: they stay as they are."""
+    spelt = AttentionSpelling()
+    graph = spelt.graph()
+    (softmax,) = (node for node in graph.nodes if isinstance(node.op, Softmax))
+    graph.output(softmax.output, "map")
+    x = draw(1, TOKENS, WIDTH)
+    before = run(graph, {"x": x})
+    recognised(graph)
+    for name, result in run(graph, {"x": x}).items():
+        np.testing.assert_allclose(result, before[name], rtol=1e-4, atol=1e-5)
+
+
 # ---- movement ----
 
 
