@@ -223,6 +223,19 @@ def test_check_14_shared_weights_are_stored_once_after_the_pipeline(build: Modul
     assert build.difference(before, graph) < ROUNDING
 
 
+def test_check_14_a_table_added_twice_stays_one(build: ModuleType) -> None:
+    net = build.Net()
+    table = net.normal(1, 5, 6, name="pos")
+    x = net.add(Add(), net.linear(net.input(1, 5, 4), 6), table, name="first")
+    x = net.add(Add(), x, table, name="second")
+    graph = net.output(net.linear(net.layernorm(x, shift=False), 3, name="head"))
+    before = graph.copy()
+    assert NormToRmsnorm().apply(graph) == 1
+    assert cost(graph).parameters == cost(before).parameters
+    assert len(build.node(graph, "second").input(1).readers) == 2
+    assert build.difference(before, graph) < ROUNDING
+
+
 def test_check_14_fold_into_all_readers_of_a_weight_keeps_it_shared(build: ModuleType) -> None:
     net = build.Net()
     x, w = net.affine(net.input(2, 4)), net.normal(3, 4, name="w")

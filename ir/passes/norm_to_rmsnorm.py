@@ -121,10 +121,12 @@ def _centre(graph: Graph, stream: Stream) -> None:
         shifted = None if bias is None else _centred(double(bias), 0)
         new = rebuild(graph, node, made.get(weight, _centred(double(weight), 0)), shifted)
         made[weight] = new.input(1)
+    tables: dict[tuple[Value, int], Value] = {}
     for (node, index), axis in stream.constants.items():
         old = node.input(index)
-        array = _centred(double(old), axis).astype(old.dtype)
-        graph.set_input(node, index, renewed(graph, old, array))
+        if (old, axis) not in tables:
+            tables[old, axis] = renewed(graph, old, _centred(double(old), axis).astype(old.dtype))
+        graph.set_input(node, index, tables[old, axis])
 
 
 def _centred(array: Array, axis: int) -> Array:
