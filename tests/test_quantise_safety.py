@@ -20,8 +20,11 @@ WIDE = QuantOptions(stream="int16")
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.integers(1, 3000), st.sampled_from([128, 20_000, 32_768]), st.sampled_from([0.0, 1e-9, 1.0, 1e4]),
-    st.sampled_from(["equal", "normal", "spike", "zero"]), st.integers(-128, 127),
+    st.integers(1, 3000),
+    st.sampled_from([128, 20_000, 32_768]),
+    st.sampled_from([0.0, 1e-9, 1.0, 1e4]),
+    st.sampled_from(["equal", "normal", "spike", "zero"]),
+    st.integers(-128, 127),
 )
 def test_no_sum_can_leave_int32(k, most, bias, kind, zero):
     zero = zero if most == 128 else 0

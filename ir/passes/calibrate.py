@@ -174,7 +174,8 @@ def _checked(value: Value, data: Mapping[str, Array]) -> Array:
     array = np.asarray(data[value.name])
     if value.type.numpy.kind == "f" and array.dtype.kind != "f":
         raise ModelError(
-            f"calibration data is {array.dtype}, the network expects real numbers", where=[value.name],
+            f"calibration data is {array.dtype}, the network expects real numbers",
+            where=[value.name],
             do="apply the same normalisation as in training, then convert to float32",
         )
     if value.shape[:1] != (1,):
@@ -182,7 +183,8 @@ def _checked(value: Value, data: Mapping[str, Array]) -> Array:
     if array.ndim != len(value.shape) or array.shape[1:] != value.shape[1:] or not len(array):
         raise ModelError(
             f"calibration data has shape {array.shape}, expected (samples, {', '.join(map(str, value.shape[1:]))})",
-            where=[value.name], do="stack at least one sample along the first axis",
+            where=[value.name],
+            do="stack at least one sample along the first axis",
         )
     if not np.all(np.isfinite(array)):
         raise ModelError("calibration data holds NaN or infinity", where=[value.name], do="remove the broken samples")
@@ -194,6 +196,8 @@ def _check_finite(value: Value, array: Array) -> None:
         return
     where = value.producer.sources if value.producer and value.producer.sources else (value.name,)
     raise ModelError(
-        "the network computes NaN or infinity on the calibration data", where=where,
-        why="its ranges cannot be measured", do="check the weights and the normalisation of the inputs",
+        "the network computes NaN or infinity on the calibration data",
+        where=where,
+        why="its ranges cannot be measured",
+        do="check the weights and the normalisation of the inputs",
     )

@@ -281,5 +281,3 @@ def _images(graph: Graph) -> set[int]:
         )
         found.update(id(value) for value in node.outputs if made and len(value.shape) == 4)
     return found
-
-

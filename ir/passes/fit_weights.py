@@ -29,7 +29,8 @@ class Fitted:
             mult, pre = multiplier(self.scale / np.asarray(out_scale), self.bound)
         except OverflowError as error:
             raise ModelError(
-                "a layer's output is tiny against its terms, which 32-bit sums cannot hold", why=str(error),
+                "a layer's output is tiny against its terms, which 32-bit sums cannot hold",
+                why=str(error),
                 do="keep the layer in float, or give calibration data that reaches it",
             ) from None
         return np.broadcast_to(mult, self.bias.shape).copy(), pre

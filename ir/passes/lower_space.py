@@ -111,9 +111,7 @@ def lower_mean(lowering: Lowering, node: Node) -> None:
     ratio = placed.form.scale / form.scale / (count if isinstance(op, pool.Mean) else 1)
     mult, pre = multiplier(ratio, (reach(placed.form) + abs(zero)) * count)
     axes = tuple(sorted(placed.layout.index(axis % len(x.shape)) for axis in op.axes))
-    made = lowering.emit(
-        node, QMean(form.quant, form.dtype, axes, op.keepdims, int(mult), pre, zero), placed.value
-    )
+    made = lowering.emit(node, QMean(form.quant, form.dtype, axes, op.keepdims, int(mult), pre, zero), placed.value)
     layout = placed.layout if op.keepdims else without(placed.layout, op.axes)
     lowering.put(node.output, made, layout, form)
 
