@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from math import prod
 
 from ..graph import Node, Value
-from ..ops.integer import QAffine, QMatMul, QRequantise
-from ..ops.integer_attention import QSoftmax
-from ..ops.integer_elementwise import QAdd, QMul, QTable8, QTable16
+from ..ops.attention import Attention
+from ..ops.integer import QMatMul
 from .group import Group, is_rowwise_linear, row_bytes, row_count
 from .scratch import (
     Need,
@@ -39,9 +38,6 @@ into a tile: instructions counted in the kernels' inner loops, where a multiply-
 LINEARS = ("q", "k", "v", "projection")
 """Roles of an attention that have weights."""
 
-ELEMENTWISE = (QAdd, QMul, QAffine, QRequantise, QTable8, QTable16, QSoftmax)
-"""Ops whose kernels may write element i of the output over element i of an input of the same width."""
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -54,7 +50,7 @@ class Schedule:
         heads: Heads whose keys and values are held at a time (attention only, else 0).
         scratch: The pieces, with offsets from the scratch's own start. "tile" (embed, conv) or "tile0", "tile1" ...
             (one before each linear layer of a chain); "line" (pixels of a patch line); "row" (int16 row of a norm
-            with a scale per channel); "packed" (right side of a matrix product); for attention "tile" (tokens),
+            with a scale per channel); "packed" (right side of a matrix product); "scores" (one row, single precision); for attention "tile" (tokens),
             "queries" (tile of one head), "keys", "values" (packed, `heads` of them), "attention" (the kernel's own),
             "mixed" (int8 results of the heads, side by side: of a tile, or of all rows when not all heads are
             held) and "mixed_tile" (the projection's operand).
@@ -279,10 +275,12 @@ def _single(group: Group) -> Iterable[Schedule]:
         for tile in tiles(rows):
             yield Schedule("rows", tile, scratch=pack([packed, tile_need("tile", tile, rows, depth, 0, 0)]))
         return
-    overwrites: list[tuple[str, str]] = []
-    if isinstance(node.op, ELEMENTWISE):
-        (output,) = node.outputs
-        for value in (v for v in node.inputs if v is not None and not v.is_constant):
-            if value.shape == output.shape and value.dtype == output.dtype:
-                overwrites.append((output.name, value.name))
-    yield Schedule("whole", overwrites=tuple(overwrites))
+    scores = Need("scores", 4 * node.input(1).shape[1] if isinstance(node.op, Attention) else 0, 0, 0)
+    inputs = (node.optional(index) for index in node.op.inplace)
+    alike = (v for v in inputs if v is not None and not v.is_constant and _alike(v, node.outputs[0]))
+    overwrites = tuple((node.outputs[0].name, value.name) for value in dict.fromkeys(alike))
+    yield Schedule("whole", scratch=pack([scores]), overwrites=overwrites)
+
+
+def _alike(a: Value, b: Value) -> bool:
+    return (a.shape, a.dtype) == (b.shape, b.dtype)
