@@ -61,9 +61,9 @@ def _attention(match: Match, transposed: bool) -> Value:
     at_q, at_k, at_v = origin_of(left), origin_of(right), origin_of(values, through_factors=False)
     layout = layout_of(left, at_q)
     bias = _bias(scores.bias, layout, softmax.output.shape)
-    q = tokens_of(graph, left, at_q, layout, False)
-    k = tokens_of(graph, right, at_k, layout, True)
-    v = tokens_of(graph, values, at_v, layout, transposed)
+    q = tokens_of(graph, left, at_q, layout, "q")
+    k = tokens_of(graph, right, at_k, layout, "k", swapped=True)
+    v = tokens_of(graph, values, at_v, layout, "v", swapped=transposed)
     table = None if bias is None else graph.constant(bias, f"{match.root.name}.bias")
     nodes = [*at_q.nodes, *at_k.nodes, *at_v.nodes, *scores.nodes, *match.nodes]
     sources = sources_of(*sorted(dict.fromkeys(nodes), key=lambda node: node.serial))

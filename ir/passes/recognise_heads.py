@@ -127,8 +127,11 @@ def layout_of(operand: Value, origin: Origin) -> Layout:
     return Layout(lead, 1) if len(lead) == 2 else Layout((*lead, 1), len(lead))
 
 
-def tokens_of(graph: Graph, operand: Value, origin: Origin, layout: Layout, swapped: bool) -> Value:
-    """An operand [.., N, d] (or [.., d, N] when swapped) as tokens [B, N, H*d], head-major, without its factor."""
+def tokens_of(graph: Graph, operand: Value, origin: Origin, layout: Layout, part: str, swapped: bool = False) -> Value:
+    """An operand [.., N, d] (or [.., d, N] when swapped) as tokens [B, N, H*d], head-major, without its factor.
+
+    `part` (q, k or v) is added to the names of what is cut out.
+    """
     numbers = origin.numbers()
     numbers = layout.by_head(numbers.swapaxes(-1, -2) if swapped else numbers)
     batch, heads, rows, depth = numbers.shape
@@ -136,9 +139,9 @@ def tokens_of(graph: Graph, operand: Value, origin: Origin, layout: Layout, swap
     sources = sources_of(*origin.nodes)
     last = len(source.shape) - 1
     if (channels := _chosen(numbers, source, last)) is not None:
-        return shaped(graph, narrowed(graph, source, channels, last, operand.name), shape, sources)
+        return shaped(graph, narrowed(graph, source, channels, last, part), shape, sources)
     if last > 1 and (channels := _chosen(numbers, source, 1)) is not None:
-        image = narrowed(graph, source, channels, 1, operand.name)
+        image = narrowed(graph, source, channels, 1, part)
         columns = shaped(graph, image, (batch, shape[2], rows), sources)
         turned: Value = graph.add(Transpose((0, 2, 1)), columns, name=operand.name, sources=sources)
         return turned
@@ -176,11 +179,11 @@ def shaped(graph: Graph, value: Value, shape: tuple[int, ...], sources: tuple[st
     return result
 
 
-def narrowed(graph: Graph, value: Value, channels: Array, axis: int, name: str) -> Value:
+def narrowed(graph: Graph, value: Value, channels: Array, axis: int, part: str) -> Value:
     """Some channels of a value in a given order, chosen among weight rows where a Linear or Conv makes them."""
     if np.array_equal(channels, np.arange(value.shape[axis])):
         return value
-    node = value.producer
+    node, name = value.producer, f"{value.name}.{part}"
     linear = node is not None and isinstance(node.op, Linear) and axis == len(value.shape) - 1
     conv = node is not None and isinstance(node.op, Conv) and axis == 1 and node.op.groups == 1
     norm = node is not None and type(node.op) is BatchNorm and node.op.axis % len(value.shape) == axis
@@ -189,7 +192,7 @@ def narrowed(graph: Graph, value: Value, channels: Array, axis: int, name: str) 
             Gather(axis), value, graph.constant(channels.astype(np.int64)), name=name, sources=sources_of(node)
         )
         return made
-    x = narrowed(graph, node.input(0), channels, axis, name) if norm else node.input(0)
-    rows = [None if v is None else graph.constant(v.array[channels], v.name) for v in node.inputs[1:]]
-    made = graph.add(node.op, x, *rows, name=f"{name}.norm" if norm else name, sources=node.sources)
+    x = narrowed(graph, node.input(0), channels, axis, part) if norm else node.input(0)
+    rows = [None if v is None else graph.constant(v.array[channels], f"{v.name}.{part}") for v in node.inputs[1:]]
+    made = graph.add(node.op, x, *rows, name=name, sources=node.sources)
     return made
