@@ -36,7 +36,8 @@ def test_float_functions(call: Call, which: int) -> None:
 
 
 def test_float_powers(call: Call) -> None:
-    x, y = (array.reshape(-1).astype(np.float32) for array in np.meshgrid(np.linspace(-3, 3, 13), np.linspace(-4, 4, 17)))
+    pairs = np.meshgrid(np.linspace(-3, 3, 13), np.linspace(-4, 4, 17))
+    x, y = (array.reshape(-1).astype(np.float32) for array in pairs)
     out = np.zeros_like(x)
     call("t_pow_f32", x, y, x.size, out)
     with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""From an integer graph and its memory plan to a folder of C: the library, its harness and its self-test."""
+"""From a graph and its memory plan to a folder of C: the library, its harness and its self-test."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from .call import Call
 from .constants import C_TYPES, Constants
 from .files import HARNESS, HEADER, LIBRARY, SELFTEST, WEIGHTS_HEADER, WEIGHTS_SOURCE
 from .steps import emitter, require_known
+from .steps.float_elementwise import literal
 from .text import comment, render
 
 KERNELS = Path(__file__).parent / "kernels"
 CODE_RESERVE = 64 * 1024
 """Bytes of internal flash kept for code when constants are placed; the linker has the last word."""
+
+MARGIN = 1e-5
+"""How far floats of the self-test may be off, as a share of the output's largest: sums are taken in another order."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,10 @@ class Vector:
 
 
 def lower(graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vector: Vector) -> dict[str, Any]:
-    """Write the C library of a planned integer graph into `folder`.
+    """Write the C library of a planned graph into `folder`.
 
     Args:
-        graph: Integer ops, channels last; the graph that was planned.
+        graph: Integer ops, channels last, or float ops as the passes `FLOAT_C` leave them; the graph that was planned.
         plan: Its memory plan.
         target: The device; decides what goes to external flash.
         folder: An empty folder.
@@ -118,6 +122,7 @@ def _context(graph: Graph, plan: Plan, prefix: str, calls: Sequence[Call]) -> di
         "functions": [{"name": name, "call": call} for name, call in functions.values()],
         "pixels": any(call.pixels for call in calls), "inputs": [_place(plan, v) for v in graph.inputs],
         "outputs": [_place(plan, v) for v in graph.outputs], "kernels": "kernels.h",
+        "real": any(v.dtype == "float32" for v in graph.outputs),
     }  # fmt: skip
 
 
@@ -171,5 +176,6 @@ def _write_tests(folder: Path, context: dict[str, Any], vector: Vector) -> None:
     inputs = [stored.add(array, f"input {name}") for name, array in vector.inputs.items()]
     outputs = [stored.add(array, f"expected {name}") for name, array in vector.outputs.items()]
     vectors = stored.declarations() + "".join(stored.definitions(set()))
-    text = render(SELFTEST, **context, given=inputs, expected=outputs, vectors=vectors)
+    margins = [literal(MARGIN * float(np.max(np.abs(array), initial=0.0))) for array in vector.outputs.values()]
+    text = render(SELFTEST, **context, given=inputs, expected=outputs, margins=margins, vectors=vectors)
     (test / "selftest.c").write_text(text, encoding="ascii")

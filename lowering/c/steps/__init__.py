@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ....ir.errors import Unsupported
 from ....ir.memory import Group
 from ..call import Call
-from . import attention, conv, elementwise, embed, layout, pool, rows
+from . import attention, conv, elementwise, embed, float_elementwise, float_image, float_rows, layout, pool, rows
 
 Emitter = Callable[[Call], None]
 
@@ -21,7 +21,10 @@ KINDS: dict[str, Emitter] = {
     "ffn": rows.emit,
     "rows": rows.emit,
 }
-OPS: dict[str, Emitter] = {**elementwise.OPS, **layout.OPS, **pool.OPS, **rows.OPS}
+OPS: dict[str, Emitter] = {
+    **elementwise.OPS, **layout.OPS, **pool.OPS, **rows.OPS,
+    **float_elementwise.OPS, **float_image.OPS, **float_rows.OPS,
+}  # fmt: skip
 
 
 def emitter(group: Group) -> Emitter | None:

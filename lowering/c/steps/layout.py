@@ -131,7 +131,8 @@ def pad(call: Call) -> None:
         raise Unsupported("c: Pad that crops", where=node.sources, do="use Slice")
     by = strides_of(value.shape)
     source, out = call.value("x", x), call.value("out", value)
-    fill = f"{out}[i] = ({C_TYPES[value.dtype]})({int(op.value)});"
+    number = float(op.value) if value.type.numpy.kind == "f" else int(op.value)
+    fill = f"{out}[i] = ({C_TYPES[value.dtype]})({number});"
     border = f"    for (int i = 0; i < {value.type.size}; i++)\n        {fill}\n"
     start = sum(b * step for b, step in zip(before, by, strict=True))
     call.body = border + walk(source, 0, x.shape, strides_of(x.shape), out, start, by)
