@@ -15,11 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesmith.ir.errors import BudgetError
-from edgesmith.ir.graph import Graph
+from edgesmith.ir.graph import Graph, Type
 from edgesmith.ir.memory import Plan, plan, svg
 from edgesmith.ir.memory.network import Network
 from edgesmith.ir.memory.order import order
 from edgesmith.ir.memory.scratch import ALIGN, align
+from edgesmith.ir.ops.activation import Relu
+from edgesmith.ir.ops.attention import Attention
+from edgesmith.ir.ops.norm import LayerNorm
 from edgesmith.ir.ops.shape import Reshape, Slice
 
 GRAPHS = runpy.run_path(str(Path(__file__).with_name("integer_graphs.py")))
@@ -121,6 +124,20 @@ def test_outputs_and_their_views_are_never_overwritten() -> None:
     assert found.views == {flat.name: x.name} and found.buffer("flat") is found.buffer("table")
     assert found.buffer("add").over == "" and found.buffer("table").last == len(found.steps) - 1
     play(b.graph, found)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_single_precision_overwrites_queries_that_nobody_needs(shared: bool) -> None:
+    graph = Graph()
+    x = graph.input("x", Type("float32", (1, 5, 8)))
+    normed = graph.add(LayerNorm(), x, None, None, name="normed")
+    flat = graph.add(Reshape((1, 5, 8)), normed)
+    other = flat if shared else graph.add(Relu(), x, name="other")
+    graph.output(graph.add(Attention(2), normed, other, other, None, name="mixed"))
+    found = plan(graph)
+    assert found.buffer("mixed").over == ("" if shared else "normed")
+    assert found.steps[-1].schedule.piece("scores").bytes == 4 * 5
+    play(graph, found)
 
 
 BUDGETS = [

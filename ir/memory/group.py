@@ -122,6 +122,13 @@ def is_view(node: Node) -> bool:
     return long == sorted(long)
 
 
+def bytes_of(value: Value) -> Value:
+    """The value whose bytes these are: views followed back to what they look at."""
+    while value.producer is not None and is_view(value.producer):
+        value = value.producer.input(0)
+    return value
+
+
 def row_count(value: Value) -> int:
     """Rows of a value: everything but the last axis."""
     return value.type.size // max(1, value.shape[-1]) if value.shape else 1

@@ -13,7 +13,8 @@ from math import prod
 from ..graph import Node, Value
 from ..ops.attention import Attention
 from ..ops.integer import QMatMul
-from .group import Group, is_rowwise_linear, row_bytes, row_count
+from ..ops.norm import LayerNorm, RMSNorm
+from .group import Group, bytes_of, is_rowwise_linear, row_bytes, row_count
 from .scratch import (
     Need,
     Piece,
@@ -38,6 +39,9 @@ into a tile: instructions counted in the kernels' inner loops, where a multiply-
 LINEARS = ("q", "k", "v", "projection")
 """Roles of an attention that have weights."""
 
+OVER_FIRST = (Attention, LayerNorm, RMSNorm)
+"""Ops in single precision that are not element-wise, yet whose kernels may write over their first operand."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -50,10 +54,10 @@ class Schedule:
         heads: Heads whose keys and values are held at a time (attention only, else 0).
         scratch: The pieces, with offsets from the scratch's own start. "tile" (embed, conv) or "tile0", "tile1" ...
             (one before each linear layer of a chain); "line" (pixels of a patch line); "row" (int16 row of a norm
-            with a scale per channel); "packed" (right side of a matrix product); "scores" (one row, single precision); for attention "tile" (tokens),
+            with a scale per channel); "packed" (right side of a matrix product); for attention "tile" (tokens),
             "queries" (tile of one head), "keys", "values" (packed, `heads` of them), "attention" (the kernel's own),
             "mixed" (int8 results of the heads, side by side: of a tile, or of all rows when not all heads are
-            held) and "mixed_tile" (the projection's operand).
+            held) and "mixed_tile" (the projection's operand); "scores" (of one row: attention in single precision).
         overwrites: (output, input) names: storage the output may take over, best first, if nobody reads it later.
         streams: Names of inputs that come through a callback and are never in RAM.
         extra_macs: Work done beyond once, as the multiply-accumulates that would take as long.
@@ -276,11 +280,10 @@ def _single(group: Group) -> Iterable[Schedule]:
             yield Schedule("rows", tile, scratch=pack([packed, tile_need("tile", tile, rows, depth, 0, 0)]))
         return
     scores = Need("scores", 4 * node.input(1).shape[1] if isinstance(node.op, Attention) else 0, 0, 0)
-    inputs = (node.optional(index) for index in node.op.inplace)
-    alike = (v for v in inputs if v is not None and not v.is_constant and _alike(v, node.outputs[0]))
-    overwrites = tuple((node.outputs[0].name, value.name) for value in dict.fromkeys(alike))
+    output, places = node.outputs[0], (0,) if isinstance(node.op, OVER_FIRST) else node.op.inplace
+    inputs = (value for value in map(node.optional, places) if value is not None and not value.is_constant)
+    alike = [value for value in inputs if (value.shape, value.dtype) == (output.shape, output.dtype)]
+    if isinstance(node.op, Attention) and bytes_of(node.input(0)) in map(bytes_of, (node.input(1), node.input(2))):
+        alike = []  # every row needs all keys and values, which are the queries' own bytes here
+    overwrites = tuple((output.name, value.name) for value in dict.fromkeys(alike))
     yield Schedule("whole", scratch=pack([scores]), overwrites=overwrites)
-
-
-def _alike(a: Value, b: Value) -> bool:
-    return (a.shape, a.dtype) == (b.shape, b.dtype)
