@@ -22,6 +22,7 @@ Data = Mapping[str, Any]
 PIPE_WIDTH = 160
 """Columns for tables where no terminal says how many there are."""
 
+LAYERS = 5
 QUIET_SECONDS = 10
 """How long a stage may be silent where nothing can be animated."""
 
@@ -132,8 +133,10 @@ def cost(data: Data) -> None:
     if found["instructions"] is not None:
         OUT.print(f"  instructions    {found['instructions']:,} (emulated, exact)")
         OUT.print(f"  latency         {band(found)}")
-    for name, share in list(found["functions"].items())[:5]:
-        OUT.print(f"    {share / found['instructions']:6.1%}  {escape(name)}")
+    total = sum(layer["cost"] for layer in found["layers"]) or 1
+    for layer in sorted(found["layers"], key=lambda layer: -layer["cost"])[:LAYERS]:
+        share = f"{layer['cost'] / total:6.1%} of {found['unit']}"
+        OUT.print(f"    {share}  {escape(layer['name'])} [dim]{escape(layer['kind'])}[/]")
 
 
 def compile(data: Data) -> None:

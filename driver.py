@@ -17,7 +17,7 @@ from .execution import quantised, real, runner, same, save_vectors
 from .feeds import Input, Source, inputs_of, samples, synthetic
 from .ir.errors import BudgetError, InternalError, UsageError
 from .ladder import Ladder
-from .queries import find_target
+from .queries import find_target, own_file
 
 if TYPE_CHECKING:
     from .ir.graph import Array, Graph
@@ -92,10 +92,10 @@ def compile(
 
     place = Path(out)
     check_vacant(place)
-    device = find_target(target)
+    device, own = find_target(target), own_file(target)
     if device.backend != "c":
         raise UsageError(f"no back end compiles for '{device.name}' yet", do="see: edgesmith targets")
-    job = Compilation(device, ram or device.ram_budget, stream, check, progress or (lambda stage: None))
+    job = Compilation(device, ram or device.ram_budget, stream, check, progress or (lambda stage: None), own)
     job.read(model, shapes or {}, calibration)
     job.simplify()
     job.quantise()
@@ -112,7 +112,9 @@ class Compilation:
     stream: str
     check: bool
     say: Progress
+    own_target: Path | None = None
     ladder: Ladder = field(default_factory=Ladder)
+    counts: list[int] = field(default_factory=list)
 
     def read(self, model: str | PathLike[str] | Graph, shapes: Shapes, calibration: Source | None) -> None:
         """Import the model and the data; ONNX Runtime's outputs are what everything later is held against."""
@@ -208,6 +210,8 @@ class Compilation:
             vector = Vector(self.stored[0], self.wanted[0])
             part = lower(self.integer, self.plan, self.device, folder, self.name, vector)
             save_vectors(folder, self.stored, self.wanted)
+            if self.own_target is not None:
+                (folder / self.own_target.name).write_bytes(self.own_target.read_bytes())
             (folder / artifact.MANIFEST).write_text(json.dumps(self._interface(part)), encoding="utf-8")
             manifest = self._judge(folder, part)
             page = render(manifest, self.device, svg(self.plan))
@@ -233,6 +237,7 @@ class Compilation:
             "name": part["name"],
             "backend": self.device.backend,
             "target": self.device.name,
+            "target_file": self.own_target.name if self.own_target else None,
             "inputs": self.takes,
             "outputs": self.gives,
             "symbols": part["symbols"],
@@ -243,7 +248,7 @@ class Compilation:
     def _judge(self, folder: Path, part: Mapping[str, Any]) -> dict[str, Any]:
         """Build, measure, compare, hold against the budgets; the whole manifest."""
         sizes, stack = self._build(folder, part)
-        run = self._verify(folder) if self.check else None
+        run = self._verify(folder, part) if self.check else None
         memory = figures.memory(self.plan, sizes, stack, run, self.budget)
         flash = figures.flash(sizes, self.device)
         figures.check_fit(memory, flash, self.device)
@@ -255,7 +260,7 @@ class Compilation:
             "columns": figures.columns(memory, flash),
             "memory": memory,
             "flash": flash,
-            "cost": figures.cost(self.integer, part["steps"], run),
+            "cost": figures.cost(self.integer, part["steps"], run, self.counts),
             "verification": self.ladder.json(),
             "versions": figures.versions(),
         }
@@ -276,7 +281,7 @@ class Compilation:
             toolchain.compile_elf(library.sources, self.device, elf, [entry, library.arena], stack=library.stack_bytes)
             return toolchain.section_sizes(elf, self.device), stack_bound(elf, entry).bytes
 
-    def _verify(self, folder: Path) -> Measurement | None:
+    def _verify(self, folder: Path, part: Mapping[str, Any]) -> Measurement | None:
         """Run the program on this computer and in the emulator; both must give the reference's integers."""
         from .runtimes import series
 
@@ -294,6 +299,8 @@ class Compilation:
                 "the program used another amount of memory than planned", where=[self.name],
                 why=f"planned {self.plan.arena_bytes} bytes of arena, measured {run.arena_high_water}",
             )  # fmt: skip
+        self.say("count each step")
+        self.counts = series.by_step(folder, part["symbols"]["step"], len(part["steps"]), self.stored[0])
         return run
 
     def _equal(self, rung: str, outputs: Sequence[Mapping[str, Array]]) -> None:

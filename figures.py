@@ -114,10 +114,13 @@ def columns(memory: Mapping[str, Any], flash: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def cost(graph: Graph, steps: Sequence[Mapping[str, Any]], run: Measurement | None) -> dict[str, Any]:
-    """Work and time of one inference; layers by their multiply-accumulates, functions by instructions."""
+def cost(
+    graph: Graph, steps: Sequence[Mapping[str, Any]], run: Measurement | None, counts: Sequence[int]
+) -> dict[str, Any]:
+    """Work and time of one inference; layers by instructions where they were counted, else by multiply-accumulates."""
     from .ir.cost import cost as cost_of
 
+    costs = counts or [step["macs"] for step in steps]
     return {
         "macs": cost_of(graph).macs,
         "instructions": run.instructions if run else None,
@@ -125,8 +128,11 @@ def cost(graph: Graph, steps: Sequence[Mapping[str, Any]], run: Measurement | No
         "latency_kind": run.latency_kind if run else "unknown",
         "latency_because": run.latency_because if run else "",
         "functions": run.per_function if run else {},
-        "unit": "MACs",
-        "layers": [{"name": step["name"], "kind": step["kind"], "cost": step["macs"]} for step in steps],
+        "unit": "instructions" if counts else "MACs",
+        "layers": [
+            {**{key: step[key] for key in ("name", "kind", "sources", "macs")}, "cost": count}
+            for step, count in zip(steps, costs, strict=True)
+        ],
     }
 
 

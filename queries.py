@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .ir.errors import UsageError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .ir.passes.base import Pass
     from .targets import Target
 
-__all__ = ["doctor", "find_target", "show", "targets"]
+__all__ = ["doctor", "find_target", "own_file", "show", "targets"]
 
 
 def passes() -> list[Pass]:
@@ -73,19 +74,25 @@ def _values(graph: Graph, which: str) -> list[dict[str, Any]]:
 
 
 def find_target(name: str | Target) -> Target:
-    """A target by name or path.
+    """A target by name or path, or as `targets.get` gave it.
 
     Raises:
         UsageError: No such target, or its file is wrong.
     """
     from . import targets as devices
 
-    if isinstance(name, devices.Target):
-        return name
     try:
-        return devices.get(name)
+        found = devices.get(name.name if isinstance(name, devices.Target) else name)
     except ValueError as error:
         raise UsageError(str(error), do="see: edgesmith targets") from error
+    if isinstance(name, devices.Target) and name != found:
+        raise UsageError(f"the target '{name.name}' is not the one of that name", do="give the path of its .toml file")
+    return found
+
+
+def own_file(name: str | Target) -> Path | None:
+    """The file of a target that is not one of ours: artifacts carry a copy, since no name leads to it."""
+    return Path(name) if isinstance(name, str) and name.endswith(".toml") else None
 
 
 def targets() -> dict[str, Any]:

@@ -68,6 +68,6 @@ def _layers(layers: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = [dict(layer) for layer in ranked[:LAYERS]]
     if ranked[LAYERS:]:
         rest = sum(layer["cost"] for layer in ranked[LAYERS:])
-        rows.append({"name": f"{len(ranked) - LAYERS} more", "kind": "", "cost": rest})
+        rows.append({"name": f"{len(ranked) - LAYERS} more", "kind": "", "cost": rest, "macs": 0, "sources": []})
     largest = max((row["cost"] for row in rows), default=0) or 1
     return [{**row, "share": 100 * row["cost"] / total, "bar": 100 * row["cost"] / largest} for row in rows]

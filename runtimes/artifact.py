@@ -94,9 +94,10 @@ def load(folder: Path) -> Artifact:
     manifest = json.loads(path.read_text(encoding="utf-8"))
     sources = sorted((folder / "src").glob("*.c")) + [folder / name for name in manifest.get("harness", ())]
     try:
-        symbols = manifest["symbols"]
+        symbols, own = manifest["symbols"], manifest.get("target_file")
+        target = str(folder / own) if own else manifest["target"]
         return Artifact(
-            folder, manifest["name"], manifest["target"], tuple(map(_tensor, manifest["inputs"])),
+            folder, manifest["name"], target, tuple(map(_tensor, manifest["inputs"])),
             tuple(map(_tensor, manifest["outputs"])), symbols["run"], symbols["arena"], tuple(sources),
             manifest.get("stack_bytes", 8192),
         )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from ..ir.errors import MachineError, ModelError
 from . import emulator, host
 
-__all__ = ["onnx", "program", "stored"]
+__all__ = ["by_step", "onnx", "program", "stored"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = Mapping[str, Array]
@@ -24,6 +24,15 @@ def stored(program: emulator.Program | host.Program, samples: Iterable[Feeds]) -
         arrays = program.library.arrays(feeds)
         raw = program.call(arrays)[0] if isinstance(program, emulator.Program) else program.call(arrays)
         yield dict(zip(names, raw, strict=True))
+
+
+def by_step(folder: Path, symbol: str, steps: int, feeds: Feeds) -> list[int]:
+    """Instructions of each step of one inference on the emulated device; `symbol` runs a range of steps."""
+    program = emulator.Program(folder)
+    machine, library = program.machine, program.library
+    pointers = [machine.place(array) for array in library.arrays(feeds)]
+    places = [machine.buffer(tensor.nbytes) for tensor in library.outputs]
+    return [machine.call(symbol, *pointers, *places, step, step).instructions for step in range(steps)]
 
 
 def onnx(model: Path, samples: Iterable[Feeds]) -> Iterator[dict[str, Array]]:

@@ -135,12 +135,21 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
-@cache
 def get(name: str) -> Target:
-    """The target of that name, or the one a path to a `.toml` file of your own describes."""
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not path.is_file() or (not name.endswith(".toml") and name not in names()):
+    """The target of that name, or the one a path to a `.toml` file of your own describes (read anew each time)."""
+    if name.endswith(".toml") and Path(name).is_file():
+        return _read(Path(name))
+    if name not in names():
         raise TargetError(f"unknown target '{name}'; known: {', '.join(names())} (or a path to a .toml file)")
+    return _ours(name)
+
+
+@cache
+def _ours(name: str) -> Target:
+    return _read(FOLDER / f"{name}.toml")
+
+
+def _read(path: Path) -> Target:
     return _target(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
 
 

@@ -1,13 +1,15 @@
 """From a model to an artifact and back: what is promised of every compile, and what must never come out of one."""
 
+import dataclasses
 import hashlib
+import re
 
 import numpy as np
 import pytest
 from onnx import save
 
 import edgesmith
-from edgesmith import driver, execution
+from edgesmith import driver, execution, targets
 from edgesmith.ir import interpret
 from edgesmith.ir.errors import BudgetError, InternalError, MachineError, ModelError, UsageError
 
@@ -63,7 +65,9 @@ def test_the_ladder_begins_with_onnx_runtime_and_ends_on_the_device(compiled):
 def test_cost_is_counted(compiled):
     cost = compiled.manifest["cost"]
     assert cost["instructions"] == sum(cost["functions"].values()) > cost["macs"] / 2
-    assert sum(layer["cost"] for layer in cost["layers"]) == cost["macs"] == 2 * 2 * 8 * 48 + 32 * 4
+    assert sum(layer["macs"] for layer in cost["layers"]) == cost["macs"] == 2 * 2 * 8 * 48 + 32 * 4
+    steps = sum(layer["cost"] for layer in cost["layers"])
+    assert cost["unit"] == "instructions" and abs(steps - cost["instructions"]) < 0.1 * steps
     low, high = cost["latency_ms"]
     assert 0 < low < high and cost["latency_kind"] == "estimated"
 
@@ -121,6 +125,26 @@ def test_the_stream_is_what_was_asked_for(tiny, typical, tmp_path, stream):
     )
     assert found.manifest["stream"] == stream
     assert stages[0] == "read the model" and "generate C" in stages
+
+
+def test_a_target_of_one_s_own_travels_with_the_artifact(tiny, typical, tmp_path):
+    text = (targets.FOLDER / "stm32f427.toml").read_text(encoding="utf-8")
+    for reserve, name in (("ram = 32_768", "first"), ("ram = 65_536", "second")):
+        changed = re.sub(r"^ram = .*$", reserve, text, count=1, flags=re.MULTILINE)
+        assert changed != text or name == "first"
+        (tmp_path / "mine.toml").write_text(changed, encoding="utf-8")
+        found = edgesmith.compile(tiny, str(tmp_path / "mine.toml"), out=tmp_path / name, calibration=typical)
+        assert found.memory["budget"] == targets.get(str(tmp_path / "mine.toml")).ram_budget
+        assert found.target == "mine" and (found.folder / "mine.toml").read_text(encoding="utf-8") == changed
+    (tmp_path / "mine.toml").unlink()
+    assert edgesmith.run(tmp_path / "first", on="emulator", check=True).equal == 1
+
+
+def test_a_target_object_must_be_one_that_can_be_found_again(tiny, tmp_path):
+    found = edgesmith.compile(tiny, targets.get("host"), out=tmp_path / "out")
+    assert found.target == "host"
+    with pytest.raises(UsageError, match=r"\.toml"):
+        edgesmith.compile(tiny, dataclasses.replace(targets.get(TARGET), clock_hz=1), out=tmp_path / "no")
 
 
 # ---- what must not come out ----
