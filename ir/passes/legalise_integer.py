@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import Unsupported
-from ..graph import Array, Graph, Node, Value, sources_of
+from ..graph import Array, Graph, Node, Value
 from ..op import Op
 from ..ops import activation, attention, conv, elementwise, linear, norm, pool, shape
+from .split_linear import SplitLinear
 
 MOVES: tuple[type[Op], ...] = (
     shape.Reshape, shape.Transpose, shape.Slice, shape.Split, shape.Gather, shape.Pad, shape.Resize, pool.MaxPool,
@@ -42,10 +43,7 @@ def prepare(graph: Graph) -> Graph:
             made = copy.add(linear.Linear(), node.input(0), weight, name=node.name, sources=node.sources)
             copy.replace(node.output, made)
     copy.prune()
-    for node in copy.nodes:
-        if isinstance(node.op, linear.Linear):
-            _split(copy, node)
-    copy.prune()
+    SplitLinear().apply(copy)
     refuse(copy)
     return copy
 
@@ -59,34 +57,6 @@ def _freeze(graph: Graph, node: Node) -> None:
     operands = (graph.constant(v.astype(np.float32), f"{node.name}_{part}") for v, part in ((a, "a"), (c, "c")))
     made = graph.add(elementwise.Affine(node.op.axis), node.input(0), *operands, name=node.name, sources=node.sources)
     graph.replace(node.output, made)
-
-
-def _split(graph: Graph, node: Node) -> None:
-    """One Linear per piece when all readers cut pieces out of the channels."""
-    width, readers = node.output.shape[-1], node.output.readers
-    cuts = [(value, *bounds) for reader in readers for value, bounds in _pieces(reader, width)]
-    public = any(node.output is out for out in graph.outputs)
-    if public or not cuts or any(not _pieces(reader, width) for reader in readers):
-        return
-    weight, bias = node.input(1).array, node.optional(2)
-    for value, start, end in cuts:
-        rows = graph.constant(np.ascontiguousarray(weight[start:end]), f"{node.input(1).name}_{start}")
-        part = None if bias is None else graph.constant(bias.array[start:end].copy(), f"{bias.name}_{start}")
-        sources = sources_of(node, value.producer)
-        made = graph.add(node.op, node.input(0), rows, part, name=value.name, sources=sources)
-        graph.replace(value, made)
-
-
-def _pieces(reader: Node, width: int) -> list[tuple[Value, tuple[int, int]]]:
-    """(output, (start, end)) for each piece a reader cuts along the last axis; empty when it does anything else."""
-    op, rank = reader.op, len(reader.input(0).shape)
-    if isinstance(op, shape.Split) and op.axis % rank == rank - 1:
-        ends = np.cumsum(op.sizes).tolist()
-        return [(v, (e - n, e)) for v, e, n in zip(reader.outputs, ends, op.sizes, strict=True)]
-    if isinstance(op, shape.Slice) and [a % rank for a in op.axes] == [rank - 1] and op.steps == (1,):
-        start, end, _ = slice(op.starts[0], op.ends[0]).indices(width)
-        return [(reader.output, (start, end))]
-    return []
 
 
 # ---- what cannot be lowered ----

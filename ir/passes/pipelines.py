@@ -26,6 +26,7 @@ from .narrow_tokens import NarrowTokens
 from .norm_to_rmsnorm import NormToRmsnorm
 from .pool_algebra import PoolAlgebra
 from .recognise_patch_embed import RecognisePatchEmbed
+from .split_linear import SplitLinear
 
 EXACT: tuple[Pass, ...] = (
     FoldConstants(),  # first: folds below look for constants, exporters write computations of them
@@ -44,6 +45,12 @@ EXACT: tuple[Pass, ...] = (
     NormToRmsnorm(),  # last change of numbers: all writers of the stream have their final weights
     CanonicaliseNorms(),  # what no layer could take
 )
+
+FLOAT_C: tuple[Pass, ...] = (
+    *EXACT,
+    SplitLinear(),  # after everything that joins layers; not in EXACT, as the integer lowering splits for itself
+)
+"""What brings a float graph into the form that `lowering.c.lower` takes for a library in single precision."""
 
 ROUNDS = 8
 TOLERANCE = 1e-5
