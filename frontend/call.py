@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ class Call:
     name: str
     operands: tuple[Value | None, ...]
     opset: int
+    read: Set[str]
+    """Names of all tensors that some node or output of the model reads."""
 
     def __getitem__(self, index: int) -> Value:
         """Operand `index`, which must be there."""
@@ -75,6 +77,10 @@ class Call:
         """Refuse the node unless the condition holds."""
         if not condition:
             raise Refusal(form)
+
+    def only_first(self, what: str) -> None:
+        """Refuse the node if anything reads another output of it than the first."""
+        self.require(not self.read & (set(self.node.output[1:]) - {""}), f"its {what} must not be read")
 
     def add(self, op: Op, *operands: Value | None) -> Any:
         """Add an op that stands for this node."""

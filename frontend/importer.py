@@ -66,9 +66,11 @@ class _Builder:
         for each in self.model.graph.input:
             shape = tuple(d.dim_value for d in each.type.tensor_type.shape.dim)
             self.values[each.name] = self.graph.input(each.name, Type("float32", shape))
+        read = {name for node in self.model.graph.node for name in node.input}
+        read |= {each.name for each in self.model.graph.output}
         for index, node in enumerate(self.model.graph.node):
             operands = tuple(self._operand(name) if name else None for name in node.input)
-            call = Call(self.graph, node, label(node, index), operands, self.model.opset)
+            call = Call(self.graph, node, label(node, index), operands, self.model.opset, read)
             try:
                 result = RULES[node.op_type](call)
             except Refusal as refusal:
@@ -94,7 +96,8 @@ class _Builder:
         self.types = self.types or infer(self.model)
         if not all(name in self.types for name in call.node.output if name):
             raise self._complaint()
-        return tuple(self.graph.input(name, self.types[name]) for name in call.node.output)
+        names = [name or "unread" for name in call.node.output]
+        return tuple(self.graph.input(name, self.types.get(name, Type("float32", ()))) for name in names)
 
     def _complaint(self) -> Unsupported:
         return Unsupported(

@@ -276,6 +276,18 @@ def test_all_refusals_come_at_once(tmp_path: Path) -> None:
     assert caught.value.where == ("first", "second")
 
 
+def test_second_outputs_matter_only_when_read(tmp_path: Path) -> None:
+    """Exporters declare the mask of a Dropout and the mean of a norm; that alone is no reason to refuse."""
+    nodes = [
+        helper.make_node("Dropout", ["x"], ["a", "mask"], "drop"),
+        helper.make_node("LayerNormalization", ["a", "g"], ["y", "mean", "deviation"], "norm"),
+    ]
+    graph = load(written(tmp_path, model(nodes, (2, 4), {"g": draw(4)})))
+    assert [node.name for node in graph.nodes] == ["norm"]
+    with pytest.raises(Unsupported, match="mean and deviation"):
+        load(written(tmp_path, model(nodes, (2, 4), {"g": draw(4)}, ("y", "mean"))))
+
+
 def test_nameless_nodes_get_names(tmp_path: Path) -> None:
     """Sources always point at something: operator and position where the file has no name."""
     nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Neg", ["a"], ["y"])]
@@ -477,3 +489,56 @@ def test_time_grows_with_nodes_only(tmp_path: Path) -> None:
 
     small = seconds(300)
     assert seconds(3000) < 40 * max(small, 0.02)
+
+
+# ---- the cases inside the onnx wheel ----
+
+
+def as_file(case: Any) -> tuple[onnx.ModelProto, dict[str, Array], list[Array]] | None:
+    """A case as a network would have it: data in the first input, parameters as weights; None if it has no numbers."""
+    inputs, outputs = case.data_sets[0]
+    if not all(
+        isinstance(a, (np.ndarray, np.generic)) and np.asarray(a).dtype.kind in "fiub" for a in [*inputs, *outputs]
+    ):
+        return None
+    proto = onnx.ModelProto()
+    proto.CopyFrom(case.model)
+    names = [each.name for each in proto.graph.input]
+    data = [name for name, a in zip(names, inputs, strict=True) if a.dtype == np.float32][:1]
+    arrays = dict(zip(names, map(np.asarray, inputs), strict=True))
+    if any(0 in a.shape for a in arrays.values()) or not data:
+        return None
+    kept = [each for each in proto.graph.input if each.name in data]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    proto.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in arrays.items() if name not in data)
+    return proto, {name: arrays[name] for name in data}, [np.asarray(a) for a in outputs]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_backend_cases(tmp_path: Path) -> None:
+    """Every case of an operator with a rule is right, or refused by an error of ours; most are right."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    from edgesmith.frontend import rules  # noqa: F401
+    from edgesmith.frontend.call import RULES
+
+    right, refused, wrong = 0, 0, []
+    for case in collect_testcases(None):
+        known = case.model is not None and {node.op_type for node in case.model.graph.node} <= RULES.keys()
+        content = as_file(case) if known else None
+        if content is None:
+            continue
+        proto, feeds, outputs = content
+        try:
+            results = interpret(load(written(tmp_path, proto), {name: a.shape for name, a in feeds.items()}), feeds)
+        except ModelError:
+            refused += 1
+            continue
+        pairs = list(zip(results.values(), outputs, strict=True))
+        good = all(a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True) for a, b in pairs)
+        right += good
+        wrong += [] if good else [case.name]
+    assert wrong == []
+    assert right > 2 * refused > 0

@@ -89,7 +89,7 @@ def softmax(call: Call) -> Result:
 def identity(call: Call) -> Result:
     """Nothing at inference."""
     training = call.get(2)
-    call.require(len([n for n in call.node.output if n]) == 1, "its mask must not be read")
+    call.only_first("mask")
     call.require(
         training is None or (training.data is not None and not training.data.any()), "training_mode must be off"
     )

@@ -11,12 +11,25 @@ from ...ir.ops.linear import MatMul
 from ...ir.ops.shape import Reshape, Transpose
 from ..call import Call, Result, rule
 
+ATTRIBUTES = {
+    "scale",
+    "q_num_heads",
+    "kv_num_heads",
+    "is_causal",
+    "softcap",
+    "qk_matmul_output_mode",
+    "softmax_precision",
+}
+"""Those of opset 23; later ones change which scores count."""
+
 
 @rule("Attention")
 def attention(call: Call) -> Result:
     """Operands [B, H, N, d], or [B, N, H*d] with head counts; no cache, no causal mask."""
-    call.require(len([n for n in call.node.output if n]) == 1, "its other outputs must not be read")
+    call.only_first("cache and scores")
     call.require(all(call.get(i) is None for i in (4, 5, 6)), "with a cache of keys and values")
+    strange = {attribute.name for attribute in call.node.attribute} - ATTRIBUTES
+    call.require(not strange, f"with {', '.join(sorted(strange))}")
     call.require(not call.attr("is_causal", 0) and not call.attr("softcap", 0.0), "causal, or with a soft cap")
     heads = (call.attr("q_num_heads"), call.attr("kv_num_heads"), call.attr("kv_num_heads"))
     packed = len(call.x.shape) == 3

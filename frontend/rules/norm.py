@@ -15,7 +15,7 @@ from ..call import Call, Result, rule
 def layer_norm(call: Call) -> Result:
     """Over the last axis; over several, they are joined to one first."""
     x = call.x
-    call.require(len([n for n in call.node.output if n]) == 1, "its mean and deviation must not be read")
+    call.only_first("mean and deviation")
     axis = call.axis(call.attr("axis", -1), len(x.shape))
     width = math.prod(x.shape[axis:])
     flat = call.reshape(x, (*x.shape[:axis], width))
@@ -35,6 +35,7 @@ def _full(call: Call, index: int, shape: tuple[int, ...]) -> Value | None:
 @rule("BatchNormalization")
 def batch_norm(call: Call) -> Result:
     """With frozen statistics."""
+    call.only_first("statistics")
     call.require(not call.attr("training_mode", 0), "training_mode must be off: export in evaluation mode")
     result: Value = call.add(BatchNorm(1, call.attr("epsilon", 1e-5)), *(call[i] for i in range(5)))
     return result

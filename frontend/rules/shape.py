@@ -142,10 +142,12 @@ def pad(call: Call) -> Result:
 def pixel_shuffle(call: Call) -> Result:
     """Blocks of pixels from channels, or into them: a transposition of finer axes."""
     b, c, h, w = call.x.shape
-    n = call.attr("blocksize")
+    n, depth_first = call.attr("blocksize"), call.attr("mode", "DCR") == "DCR"
     if call.node.op_type == "SpaceToDepth":
-        fine, perm, shape = (b, c, h // n, n, w // n, n), (0, 3, 5, 1, 2, 4), (b, c * n * n, h // n, w // n)
-    elif call.attr("mode", "DCR") == "DCR":
+        call.require(h % n == w % n == 0, f"of {h}x{w} pixels in blocks of {n}")
+        fine, shape = (b, c, h // n, n, w // n, n), (b, c * n * n, h // n, w // n)
+        perm = (0, 3, 5, 1, 2, 4) if depth_first else (0, 1, 3, 5, 2, 4)
+    elif depth_first:
         fine, perm, shape = (b, n, n, c // n**2, h, w), (0, 3, 4, 1, 5, 2), (b, c // n**2, h * n, w * n)
     else:
         fine, perm, shape = (b, c // n**2, n, n, h, w), (0, 1, 4, 2, 5, 3), (b, c // n**2, h * n, w * n)
