@@ -1,1 +1,1 @@
-"""."""
+"""Search spaces for architectures, and what a candidate costs."""
