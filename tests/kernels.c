@@ -168,26 +168,29 @@ void t_resize(
         es_resize_nearest(x, bits, width, channels, rows, out_h, cols, out_w, out);
 }
 
-/* An image held by the test, handed out as the camera would. */
+/* An image held by the test, handed out as the camera would, which has nothing outside. */
 typedef struct {
     const int8_t *image;
-    int line;
+    int height, line;
 } held_image;
 
 static void read_held(void *user, int y, int x, int count, int8_t *out)
 {
     const held_image *held = (const held_image *)user;
+    if (y < 0 || y >= held->height || x < 0 || count < 1 || x + count > held->line)
+        __builtin_trap();
     for (int i = 0; i < count; i++)
         out[i] = held->image[y * held->line + x + i];
 }
 
-void t_patches(const int8_t *image, int line, int per_line, int patch, int values, int8_t *scratch, int16_t *tile)
+void t_patches(const int8_t *image, const int32_t *window, int8_t *scratch, int16_t *tile)
 {
-    held_image held = {image, line};
-    for (int i = 0; i < per_line; i++)
-        es_tile_patch(
-            es_tile_row(tile, i, ES_UP(patch * values, 4) / 4), read_held, &held, 0, i * values, patch, values,
-            scratch);
+    es_window g = window_of(window);
+    held_image held = {image, g.height, g.width * g.channels};
+    for (int i = 0; i < g.out_h * g.out_w; i++) {
+        int16_t *row = es_tile_row(tile, i, ES_UP(g.kernel_h * g.kernel_w * g.channels, 4) / 4);
+        es_tile_patch(row, read_held, &held, &g, i / g.out_w, i % g.out_w, scratch);
+    }
 }
 
 void t_linear_f32(const float *x, int rows, int k, const float *w, const float *bias, int n, float *out)

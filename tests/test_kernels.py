@@ -366,11 +366,14 @@ def test_resize(call: Call, bits: int, coordinate: str) -> None:
 
 
 @pytest.mark.parametrize(("patch", "channels"), [(4, 3), (5, 1), (2, 4)])
-def test_patches_through_a_callback(call: Call, patch: int, channels: int) -> None:
-    image = int8(np.random.default_rng(6), patch, 5 * patch, channels)
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 2, 0), (3, 2, 0, 1)])
+def test_patches_through_a_callback(call: Call, patch: int, channels: int, pads: tuple[int, ...]) -> None:
+    height, width = 2 * patch - pads[0] - pads[2], 3 * patch - pads[1] - pads[3]
+    image, kernel = int8(np.random.default_rng(6), height, width, channels), (patch, patch)
+    g, count = window((image.shape, kernel, kernel, pads, (1, 1)), -9)
     tile, scratch = room(6 * ((patch * patch * channels + 3) // 4 * 4), np.int16), room(patch * channels, np.int8)
     tile[:-8] = 0
-    call("t_patches", image, 5 * patch * channels, 5, patch, patch * channels, scratch, tile)
-    patches = integer_ops.windows(image, (patch, patch), (patch, patch), (0, 0, 0, 0), 0).reshape(5, -1)
+    call("t_patches", image, g, scratch, tile)
+    patches = integer_ops.windows(image, kernel, kernel, pads, -9).reshape(count, -1)
     same(tile, integer_layout.pack_tile(patches))
     assert (scratch[-8:] == CANARY).all()

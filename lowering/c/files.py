@@ -12,7 +12,7 @@ HEADER = """\
 {% if pixels %}
  *
  * The image is never held whole: the library asks for it, `count` int8 values of image row y from value x (pixel times
- * channels) on, channels last, quantised.
+ * channels) on, channels last, quantised. Never for more than there is: what pads the image is made up here.
 {% endif %}
  */
 #ifndef {{ upper }}_H

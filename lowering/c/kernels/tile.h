@@ -66,14 +66,28 @@ ES_INLINE void es_tile_window(
 /* Pixels on demand, for an image that is never held whole: `count` int8 values of image row y from value x on. */
 typedef void es_pixels(void *user, int y, int x, int count, int8_t *out);
 
-/* One patch read through a callback, `line` = scratch of patch_w * channels bytes. */
+/* One patch read through a callback, `line` = scratch of kernel_w * channels bytes. Where the grid reaches beyond the
+ * image only what lies inside is asked for; the rest holds g->zero. A grid that does not costs no test. */
 ES_INLINE void es_tile_patch(
-    int16_t *to, es_pixels *pixels, void *user, int top, int left, int patch_h, int line_values, int8_t *line)
+    int16_t *to, es_pixels *pixels, void *user, const es_window *g, int oy, int ox, int8_t *line)
 {
-    int k = 0;
-    for (int y = 0; y < patch_h; y++) {
-        pixels(user, top + y, left, line_values, line);
-        for (int i = 0; i < line_values; i++, k++)
+    const int values = g->kernel_w * g->channels;
+    const int padded = g->pad_top || g->pad_left || g->out_h * g->stride_h > g->height
+                       || g->out_w * g->stride_w > g->width;
+    const int top = oy * g->stride_h - g->pad_top, left = ox * g->stride_w - g->pad_left;
+    int first = 0, end = values, k = 0;
+    if (padded) {
+        first = ES_MAX(-left, 0) * g->channels;
+        end = ES_MIN(g->width - left, g->kernel_w) * g->channels;
+    }
+    for (int y = top; y < top + g->kernel_h; y++) {
+        const int inside = !padded || (y >= 0 && y < g->height && first < end);
+        if (padded)
+            for (int i = 0; i < values; i++)
+                line[i] = (int8_t)g->zero;
+        if (inside)
+            pixels(user, y, left * g->channels + first, end - first, line + first);
+        for (int i = 0; i < values; i++, k++)
             to[(k >> 2) * 12 + (k & 3)] = line[i];
     }
     for (; k & 3; k++)

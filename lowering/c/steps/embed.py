@@ -21,9 +21,7 @@ BODY = """\
 {% if fixed %}
     es_copy({{ fixed }}, 1, {{ fixed_bytes }}, 0, out + {{ fixed_at }}, 0);
 {% endif %}
-{% if image %}
     static const es_window g = {{ window }};
-{% endif %}
     for (int first = 0; first < {{ tokens }}; first += {{ tile }}) {
         const int count = ES_MIN({{ tile }}, {{ tokens }} - first);
         for (int row = 0; row < count; row++) {
@@ -32,8 +30,7 @@ BODY = """\
 {% if image %}
             es_tile_window(at, image, 8, &g, top, left, 0, {{ channels }});
 {% else %}
-            es_tile_patch(at, pixels, user, top * {{ patch[0] }}, left * {{ patch[1] * channels }}, {{ patch[0] }}, \
-{{ patch[1] * channels }}, line);
+            es_tile_patch(at, pixels, user, &g, top, left, line);
 {% endif %}
         }
         const {{ struct }} to = {{ store }};
@@ -61,7 +58,7 @@ def emit(call: Call) -> None:
     store = _store(call, node, before * width)
     fixed = "" if offset is None else call.array("fixed", offset, f"{output.name} constant rows")
     call.body = render(
-        BODY, up=up, image=not streamed, channels=weight.shape[3], patch=op.patch, grid=wide, tokens=tokens,
+        BODY, up=up, image=not streamed, channels=weight.shape[3], grid=wide, tokens=tokens,
         tile=call.schedule.rows, k=int(np.prod(weight.shape[1:])), n=width, fixed=fixed, window=window(call, node),
         fixed_bytes=0 if offset is None else offset.nbytes, fixed_at=0 if before else tokens * width,
         w=call.matrix("w", weight, call.schedule.weight_passes), b=call.pairs("b", node.input(2)), **store,
