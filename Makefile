@@ -26,8 +26,9 @@ lint: $(VENV)/.installed-train | build/links
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
 
-bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/run.py
+bench: $(VENV)/.installed-train
+	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/deployment.py
 
 # In a clone of another name, this lets the type checker see where `import edgesmith` leads to in tests and samples.
 build/links:

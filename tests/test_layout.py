@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -177,9 +178,9 @@ def test_lines_are_short() -> None:
 
 
 def test_every_file_says_its_idea() -> None:
-    """The first line of each file is a sentence."""
+    """The first line of each file says what it is about."""
     first = {name(path): (ast.get_docstring(tree(path)) or "").split("\n")[0] for path in EVERYTHING}
-    assert not [path for path, line in first.items() if len(line.split()) < 2]
+    assert not [path for path, line in first.items() if len(line) < 12]
 
 
 def test_setup_lists_every_folder_of_the_package() -> None:
@@ -193,6 +194,20 @@ def test_setup_lists_every_folder_of_the_package() -> None:
     listed = subprocess.run([sys.executable, "-c", spec], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert listed.split() == found
     assert not [package for package in found if package.split(".")[1:2] and package.split(".")[1] in OTHERS]
+
+
+def test_every_data_file_of_the_package_is_shipped() -> None:
+    """Kernels, templates and targets reach the wheel by a pattern of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    shipped = {
+        path
+        for package, globs in project["tool"]["setuptools"]["package-data"].items()
+        for glob in globs
+        for path in (ROOT / "/".join(package.split(".")[1:])).glob(glob)
+    }
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
+    data = {path for path in found if path.suffix not in (".py", ".pyc")}
+    assert not [name(path) for path in data - shipped]
 
 
 def test_import_is_cheap() -> None:
