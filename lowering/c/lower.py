@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...ir import interpret
 from ...ir.errors import BudgetError
 from ...ir.graph import Array, Graph, Value
-from ...ir.memory import Plan
+from ...ir.memory import Group, Plan
 from ...targets import Target
+from ..artifact import digest
 from .call import Call
 from .constants import C_TYPES, Constants
 from .files import HARNESS, HEADER, LIBRARY, SELFTEST, WEIGHTS_HEADER, WEIGHTS_SOURCE
@@ -31,10 +33,31 @@ MARGIN = 1e-5
 
 @dataclass(frozen=True)
 class Vector:
-    """A stored run: arrays by input name, and the outputs that the reference computes from them."""
+    """A stored run: arrays by input name, and what the reference computes from them.
+
+    Attributes:
+        inputs: Arrays by input name.
+        outputs: Arrays by output name.
+        digests: `artifact.digest` of the bytes of every integer result on the way, by value name; floats have none,
+            as C may take their sums in another order.
+    """
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, graph: Graph, inputs: Mapping[str, Array]) -> Vector:
+        """Run the reference once, and keep all of it that a program can be compared with."""
+        outputs: dict[str, Array] = {}
+        digests: dict[str, str] = {}
+        wanted = {value.name for value in graph.outputs}
+        for value, array in interpret.trace(graph, inputs):
+            if value.producer is not None and value.type.numpy.kind != "f":
+                digests[value.name] = digest(np.ascontiguousarray(array, value.dtype).tobytes())
+            if value.name in wanted:
+                outputs[value.name] = array
+        return cls(inputs, {value.name: outputs[value.name] for value in graph.outputs}, digests)
 
 
 def lower(graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vector: Vector) -> dict[str, Any]:
@@ -69,14 +92,14 @@ def lower(graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vec
         "outputs": [_port(value) for value in graph.outputs],
         "symbols": {"run": f"{prefix}_harness", "arena": f"{prefix}_arena", "step": f"{prefix}_harness_step"},
         "harness": ["test/harness.c"],
-        "steps": [_step(plan, index, graph) for index in range(len(plan.steps))],
+        "steps": [_step(plan, step.group, vector.digests) for step in plan.steps],
     }
 
 
 def symbol(name: str) -> str:
-    """A C identifier made from a model's name."""
+    """A C identifier made from a model's name; files are named after it, so no kernel's file may have it already."""
     cleaned = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or "model"
-    return f"m_{cleaned}" if cleaned[0].isdigit() else cleaned
+    return f"m_{cleaned}" if cleaned[0].isdigit() or (KERNELS / f"{cleaned}.h").exists() else cleaned
 
 
 def place_constants(constants: Constants, target: Target) -> set[str]:
@@ -143,13 +166,15 @@ def _port(value: Value) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _step(plan: Plan, index: int, graph: Graph) -> dict[str, Any]:
+def _step(plan: Plan, group: Group, digests: Mapping[str, str]) -> dict[str, Any]:
     """What a step makes and where, so that a run can be compared with the reference step by step."""
-    group = plan.steps[index].group
     made = [
-        {"name": value.name, "offset": plan.buffer(value.name).offset, "dtype": value.dtype, "shape": list(value.shape)}
+        {
+            "name": value.name, "offset": plan.buffer(value.name).offset, "dtype": value.dtype,
+            "shape": list(value.shape), "digest": digests.get(value.name),
+        }
         for value in group.outputs
-    ]
+    ]  # fmt: skip
     return {"name": group.name, "kind": group.kind, "sources": list(group.sources), "outputs": made, "macs": group.macs}
 
 

@@ -76,20 +76,12 @@ ES_INLINE void es_attention_f32(
     const float *q, int stride_q, int n, int d, const float *k, int stride_k, const float *v, int stride_v, int m,
     int dv, float scale, const float *bias, int step_n, int step_m, float *scratch, float *out, int stride)
 {
-    for (int row = 0; row < n; row++) {
-        for (int j = 0; j < m; j++) {
-            float score = 0.0f;
-            for (int c = 0; c < d; c++)
-                score += q[row * stride_q + c] * k[j * stride_k + c];
-            scratch[j] = score * scale + (bias ? bias[row * step_n + j * step_m] : 0.0f);
-        }
+    for (int row = 0; row < n; row++, q += stride_q, out += stride) {
+        es_linear_f32(q, 1, stride_q, d, k, stride_k, 1, NULL, m, scratch, m);
+        for (int j = 0; j < m; j++)
+            scratch[j] = scratch[j] * scale + (bias ? bias[row * step_n + j * step_m] : 0.0f);
         es_softmax_f32(scratch, 1, m, 1, scratch);
-        for (int c = 0; c < dv; c++) {
-            float sum = 0.0f;
-            for (int j = 0; j < m; j++)
-                sum += scratch[j] * v[j * stride_v + c];
-            out[row * stride + c] = sum;
-        }
+        es_linear_f32(scratch, 1, m, m, v, 1, stride_v, NULL, dv, out, stride);
     }
 }
 
