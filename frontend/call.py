@@ -13,6 +13,9 @@ from ..ir.errors import ModelError
 from ..ir.graph import Array, Graph, Value
 from ..ir.op import Op
 
+LARGEST = 2**28
+"""Elements of a tensor: a thousand times what an edge device holds."""
+
 Result = Value | tuple[Value, ...]
 
 
@@ -83,8 +86,17 @@ class Call:
         self.require(not self.read & (set(self.node.output[1:]) - {""}), f"its {what} must not be read")
 
     def add(self, op: Op, *operands: Value | None) -> Any:
-        """Add an op that stands for this node."""
-        return self.graph.add(op, *operands, name=self.name, sources=(self.name,))
+        """Add an op that stands for this node.
+
+        Raises:
+            ModelError: The result would be absurdly large.
+        """
+        result = self.graph.add(op, *operands, name=self.name, sources=(self.name,))
+        for value in result if isinstance(result, tuple) else (result,):
+            if value.type.size > LARGEST:
+                what = f"{self.node.op_type} '{self.name}' makes a tensor of the size {value.shape}"
+                raise ModelError(what, where=[self.name], do="export the model with smaller shapes")
+        return result
 
     def constant(self, array: Array | float, hint: str) -> Value:
         """A constant that this node brings along."""

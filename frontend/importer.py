@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from ..ir.errors import Unsupported
+from ..ir.errors import ModelError, Unsupported
 from ..ir.graph import Graph, Type, Value
 from ..ir.ops.shape import Reshape
 from .call import RULES, Call, Refusal
 from .model import Model, label
 from .reader import STANDARD
 from .shapes import infer
+
+MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a rule stumbles over when a list is too short or an attribute of another type than ONNX demands."""
 
 HINTS = {
     "If": "export in evaluation mode with fixed shapes, so that no control flow remains",
@@ -76,6 +79,9 @@ class _Builder:
             except Refusal as refusal:
                 self.refused[call.name] = f"{node.op_type} '{call.name}': {refusal}"
                 result = self._stand_ins(call)
+            except MISFITS as error:
+                what = f"the operands or attributes of {node.op_type} '{call.name}' do not fit together"
+                raise ModelError(what, where=[call.name], why=str(error), do="export the model again") from error
             self.values.update(zip(node.output, result if isinstance(result, tuple) else (result,), strict=False))
         if self.refused:
             raise self._complaint()

@@ -48,7 +48,7 @@ def infer(model: Model) -> dict[str, Type]:
     """The type of every tensor whose shape ONNX can tell, constants' values taken into account."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model.skeleton(), check_type=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
         raise ModelError(
             "operands do not fit their operators", why=str(error).strip(), do="export the model again"
         ) from error

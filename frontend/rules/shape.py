@@ -115,11 +115,12 @@ def expand(call: Call) -> Result:
 
 @rule("Tile")
 def tile(call: Call) -> Result:
-    """Copies one after the other."""
-    x = call.x
-    for axis, count in enumerate(call.ints(1, "repeats")):
-        x = call.add(ops.Concat(axis), *[x] * count) if count != 1 else x
-    return x
+    """Copies one after the other: an axis of copies before each axis, joined with it."""
+    x, repeats = call.x, call.ints(1, "repeats")
+    apart = [size for n in x.shape for size in (1, n)]
+    copied = [size for n, count in zip(x.shape, repeats, strict=True) for size in (count, n)]
+    copies = call.add(ops.Expand(tuple(copied)), call.reshape(x, apart))
+    return call.reshape(copies, [n * count for n, count in zip(x.shape, repeats, strict=True)])
 
 
 @rule("Pad")

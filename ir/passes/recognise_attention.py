@@ -58,6 +58,8 @@ def _attention(match: Match, transposed: bool) -> Value:
     left, right = scores.product.input(0), scores.product.input(1)
     if rank < 3 or not left.shape[:-2] == right.shape[:-2] == values.shape[:-2]:
         raise Miss(f"heads differ or are shared: {left.shape}, {right.shape}, {values.shape}")
+    if softmax.output.shape != scores.product.output.shape:
+        raise Miss("the bias enlarges the scores")
     at_q, at_k, at_v = origin_of(left), origin_of(right), origin_of(values, through_factors=False)
     layout = layout_of(left, at_q)
     bias = _bias(scores.bias, layout, softmax.output.shape)
