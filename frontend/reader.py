@@ -139,10 +139,7 @@ def _keep(graph: GraphProto, field: str, kept: Iterable[object]) -> None:
 def _check(model: Model, path: Path) -> None:
     """Let ONNX judge the structure: names, order, attributes, operand counts."""
     for index, node in enumerate(model.graph.node):
-        if any(attribute.ref_attr_name for attribute in node.attribute):
-            raise ModelError(
-                f"'{label(node, index)}' refers to an attribute of no function", where=[label(node, index)]
-            )
+        _check_node(node, label(node, index))
     for each in model.graph.input:
         if not each.type.tensor_type.HasField("shape"):
             raise ModelError(
@@ -165,6 +162,16 @@ def _check(model: Model, path: Path) -> None:
     lost = [each.name for each in model.graph.output if each.name not in known]
     if lost:
         raise ModelError(f"nothing computes the output '{lost[0]}'", where=lost, do="export it again")
+
+
+def _check_node(node: NodeProto, name: str) -> None:
+    """What ONNX's checker lets pass; the second would end the process in ONNX's shape inference."""
+    if any(attribute.ref_attr_name for attribute in node.attribute):
+        raise ModelError(f"'{name}' refers to an attribute of no function", where=[name], do="export it again")
+    pieces = [attribute.i for attribute in node.attribute if attribute.name == "num_outputs"]
+    if node.op_type == "Split" and pieces and pieces != [len(node.output)]:
+        what = f"Split '{name}' has {len(node.output)} outputs and says it has {pieces[0]}"
+        raise ModelError(what, where=[name], do="export it again")
 
 
 def _lift_constants(model: Model, folder: Path) -> None:

@@ -50,6 +50,14 @@ def test_strange_names_are_only_names(tmp_path: Path) -> None:
     assert any("system" in source for node in graph.nodes for source in node.sources)
 
 
+def test_split_that_lies_about_its_outputs(tmp_path: Path) -> None:
+    """ONNX's own shape inference would abort the process on this file."""
+    outputs = [hostile.value(name, (None, None)) for name in "abc"]
+    split = hostile.node("Split", ["x"], ["a", "b", "c"], "liar", axis=1, num_outputs=2)
+    with pytest.raises(ModelError, match="liar"):
+        load(hostile.graphs([split], opset=18, outputs=outputs)(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["weights.pt", "model.tflite", "model"])
 def test_other_formats_say_what_is_read(name: str, tmp_path: Path) -> None:
     """The error names ONNX and how to get it."""
