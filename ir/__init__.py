@@ -1,4 +1,4 @@
-"""The graph IR: types, ops with numpy references, text form, verifier, interpreter, rewriter, passes and memory plans."""
+"""The graph IR: types, ops with numpy references, text form, verifier, interpreter, rewriter, passes, memory plans."""
 
 from .graph import Graph, Node, Quant, Type, Value
 from .op import Op

@@ -58,7 +58,7 @@ class ModelError(EdgesmithError):
     exit_code = 3
 
 
-class Unsupported(ModelError):
+class Unsupported(ModelError):  # noqa: N818  (what it says of a model, not of a failure)
     """The model is sound, but holds operators that some stage does not know; names all of them at once."""
 
 

@@ -210,7 +210,8 @@ class Graph:
         return node in self._nodes
 
     def _sort(self) -> list[Node]:
-        missing = {node: len({id(v.producer) for v in node.inputs if v is not None and v.producer}) for node in self._nodes}
+        makers = {node: {id(v.producer) for v in node.inputs if v is not None and v.producer} for node in self._nodes}
+        missing = {node: len(found) for node, found in makers.items()}
         ready = [(node.serial, node) for node, count in missing.items() if count == 0]
         heapq.heapify(ready)
         order: list[Node] = []
@@ -224,7 +225,8 @@ class Graph:
                     heapq.heappush(ready, (reader.serial, reader))
         if len(order) != len(self._nodes):
             stuck = [node.name for node in self._nodes if missing[node] > 0]
-            raise ModelError("the graph has a cycle", where=stuck, do="export the model again; ONNX graphs must be acyclic")
+            do = "export the model again; ONNX graphs must be acyclic"
+            raise ModelError("the graph has a cycle", where=stuck, do=do)
         return order
 
     # ---- building ----

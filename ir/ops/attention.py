@@ -17,7 +17,7 @@ from .sampling import sample
 class Attention(Op):
     """softmax(scale * q k^T + bias) v per head. Source: Vaswani et al., Attention Is All You Need, section 3.2.
 
-    Channels are head-major: head h owns channels [h*d, (h+1)*d) of q and k, and [h*dv, (h+1)*dv) of v and of the output.
+    Channels are head-major: head h owns channels [h*d, (h+1)*d) of q and k, and [h*dv, (h+1)*dv) of v and the output.
     """
 
     heads: int
@@ -26,12 +26,15 @@ class Attention(Op):
     def infer(self, q: Type, k: Type, v: Type, bias: Type | None = None) -> Type:
         """q [B, N, H*d], k [B, M, H*d], v [B, M, H*dv], bias broadcastable to [B, H, N, M] -> [B, N, H*dv]."""
         require(q.rank == k.rank == v.rank == 3, f"expects rank 3, got {q.shape}, {k.shape}, {v.shape}")
-        require(k.shape[:2] == v.shape[:2] and q.shape[0] == k.shape[0], f"tokens of k and v differ: {k.shape}, {v.shape}")
+        same = k.shape[:2] == v.shape[:2] and q.shape[0] == k.shape[0]
+        require(same, f"tokens of k and v differ: {k.shape}, {v.shape}")
         require(q.shape[2] == k.shape[2], f"q has {q.shape[2]} channels, k has {k.shape[2]}")
-        require(q.shape[2] % self.heads == 0 and v.shape[2] % self.heads == 0, f"channels do not divide into {self.heads} heads")
+        divided = q.shape[2] % self.heads == 0 and v.shape[2] % self.heads == 0
+        require(divided, f"channels do not divide into {self.heads} heads")
         if bias is not None:
             full = (q.shape[0], self.heads, q.shape[1], k.shape[1])
-            fits = bias.rank <= 4 and all(b in (1, f) for b, f in zip(reversed(bias.shape), reversed(full), strict=False))
+            pairs = zip(reversed(bias.shape), reversed(full), strict=False)
+            fits = bias.rank <= 4 and all(b in (1, f) for b, f in pairs)
             require(fits, f"bias {bias.shape} does not broadcast to {full}")
         return Type(q.dtype, (q.shape[0], q.shape[1], v.shape[2]))
 

@@ -47,7 +47,8 @@ class Conv(Op):
     def infer(self, x: Type, w: Type, b: Type | None = None) -> Type:
         """x [B, C, H, W], w [O, C/groups, KH, KW], b [O] -> [B, O, OH, OW]."""
         require(x.rank == 4 and w.rank == 4, f"expects rank 4, got {x.shape} and {w.shape}")
-        require(x.shape[1] == w.shape[1] * self.groups, f"{x.shape[1]} channels do not fit weight {w.shape} in {self.groups} groups")
+        fits = x.shape[1] == w.shape[1] * self.groups
+        require(fits, f"{x.shape[1]} channels do not fit weight {w.shape} in {self.groups} groups")
         require(w.shape[0] % self.groups == 0, f"{w.shape[0]} outputs do not divide into {self.groups} groups")
         require(b is None or b.shape == w.shape[:1], f"bias must be ({w.shape[0]},)")
         h, width = (

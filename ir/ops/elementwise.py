@@ -98,7 +98,8 @@ class Affine(Op):
     def infer(self, x: Type, a: Type, c: Type) -> Type:
         """The type of x."""
         channels = x.shape[self.axis]
-        require(a.shape == (channels,) and c.shape == (channels,), f"expects vectors of {channels}, got {a.shape}, {c.shape}")
+        fits = a.shape == (channels,) and c.shape == (channels,)
+        require(fits, f"expects vectors of {channels}, got {a.shape}, {c.shape}")
         return Type(x.dtype, x.shape)
 
     def reference(self, x: Array, a: Array, c: Array) -> Array:

@@ -45,7 +45,7 @@ class LayerNorm(Op):
 
 @dataclass(frozen=True)
 class RMSNorm(Op):
-    """y = x / sqrt(mean(x^2) + eps) * g over the last axis (g optional). Source: Zhang and Sennrich, 2019, section 3."""
+    """y = x / sqrt(mean(x^2) + eps) * g over the last axis (g optional). Source: Zhang and Sennrich 2019, section 3."""
 
     eps: float = 1e-5
 
@@ -97,7 +97,10 @@ class BatchNorm(Op):
 
 @dataclass(frozen=True)
 class RepNorm(BatchNorm):
-    """BatchNorm(x) + eta * x, what PRepBN is at inference: the affine map a + eta, c. Source: Guo et al., SLAB, section 3.2."""
+    """BatchNorm(x) + eta * x, what PRepBN is at inference: the affine map a + eta, c.
+
+    Source: Guo et al., SLAB, section 3.2.
+    """
 
     axis: int = -1
     eps: float = 1e-5
@@ -109,7 +112,9 @@ class RepNorm(BatchNorm):
         require(eta.size in (1, x.shape[self.axis]), f"eta must hold 1 or {x.shape[self.axis]} numbers, not {eta.size}")
         return super().infer(x, scale, bias, mean, var)
 
-    def reference(self, x: Array, scale: Array, bias: Array, mean: Array, var: Array, eta: Array | None = None) -> Array:
+    def reference(
+        self, x: Array, scale: Array, bias: Array, mean: Array, var: Array, eta: Array | None = None
+    ) -> Array:
         """See the class."""
         assert eta is not None
         return np.asarray(super().reference(x, scale, bias, mean, var) + along(eta.reshape(-1), self.axis, x.ndim) * x)

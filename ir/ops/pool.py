@@ -76,7 +76,8 @@ class AveragePool(_Pool):
             # What hangs over in ceil mode lies outside the declared border and never counts.
             ones = pad_image(ones, self.pads, 1.0)
             inner = AveragePool(self.kernel, self.strides, (0, 0, 0, 0), self.ceil_mode)
-            return np.asarray(total / inner._windows(ones, 0.0).sum(axis=(4, 5))[:, :, : total.shape[2], : total.shape[3]])
+            counts = inner._windows(ones, 0.0).sum(axis=(4, 5))
+            return np.asarray(total / counts[:, :, : total.shape[2], : total.shape[3]])
         return np.asarray(total / self._windows(ones, 0.0).sum(axis=(4, 5)))
 
 

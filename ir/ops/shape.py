@@ -81,7 +81,8 @@ class Concat(Op):
         first, axis = types[0], self.axis % types[0].rank
         for t in types:
             require(t.rank == first.rank and t.dtype == first.dtype, f"{t} does not join {first}")
-            require(all(a == b for i, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)) if i != axis), f"{t.shape} does not join {first.shape}")
+            pairs = enumerate(zip(t.shape, first.shape, strict=True))
+            require(all(a == b for i, (a, b) in pairs if i != axis), f"{t.shape} does not join {first.shape}")
         shape = list(first.shape)
         shape[axis] = sum(t.shape[axis] for t in types)
         require(all(t.quant == first.quant for t in types), "operands are quantised differently; requantise them first")
@@ -190,7 +191,8 @@ class Expand(Op):
 
     def infer(self, x: Type) -> Type:
         """The shape asked for."""
-        fits = x.rank <= len(self.shape) and all(a in (1, b) for a, b in zip(reversed(x.shape), reversed(self.shape), strict=False))
+        pairs = zip(reversed(x.shape), reversed(self.shape), strict=False)
+        fits = x.rank <= len(self.shape) and all(a in (1, b) for a, b in pairs)
         require(fits, f"{x.shape} does not broadcast to {self.shape}")
         return moved(x, self.shape)
 
@@ -247,7 +249,8 @@ class Resize(Op):
         """The new size."""
         require(x.rank == 4, f"expects rank 4, got {x.shape}")
         require(self.mode in ("nearest", "linear"), f"mode {self.mode} is not known")
-        require(self.coordinates in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"), f"coordinates {self.coordinates} are not known")
+        known = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+        require(self.coordinates in known, f"coordinates {self.coordinates} are not known")
         return Type(x.dtype, (*x.shape[:2], *self.size))
 
     def positions(self, source: int, target: int) -> Array:
@@ -264,7 +267,12 @@ class Resize(Op):
     def picks(self, source: int, target: int) -> Array:
         """Nearest input pixel of each output pixel."""
         at = self.positions(source, target)
-        rules = {"floor": np.floor(at), "ceil": np.ceil(at), "round_prefer_floor": np.ceil(at - 0.5), "round_prefer_ceil": np.floor(at + 0.5)}
+        rules = {
+            "floor": np.floor(at),
+            "ceil": np.ceil(at),
+            "round_prefer_floor": np.ceil(at - 0.5),
+            "round_prefer_ceil": np.floor(at + 0.5),
+        }
         return np.clip(rules[self.nearest], 0, source - 1).astype(np.int64)
 
     def reference(self, x: Array) -> Array:
