@@ -148,6 +148,14 @@ def test_what_single_precision_cannot_do_is_said(tmp_path: Path) -> None:
         assert "/the/node" in caught.value.where
 
 
+def test_other_element_types_are_refused(tmp_path: Path) -> None:
+    graph = Graph()
+    graph.output(graph.add(Relu(), graph.input("half", Type("float16", (1, 3)))))
+    with pytest.raises(Unsupported, match="no C type for float16") as caught:
+        generate(graph, {"half": np.zeros((1, 3), np.float16)}, tmp_path, "m")
+    assert "half" in caught.value.where
+
+
 def test_queries_keys_and_values_become_layers_of_their_own() -> None:
     """Otherwise all three would lie in RAM twice, joined and cut."""
     graph = Graph()

@@ -19,22 +19,37 @@ ES_INLINE int es_end_tap(int at, int size, int kernel, int dilation)
     return ES_MIN(kernel, (size - at + dilation - 1) / dilation);
 }
 
-/* One window of `depth` planes from x on, by the weights of two outputs [kernel_h, kernel_w, depth]. */
+/* Taps [first_y, end_y) x [first_x, end_x) of a window whose very first would lie at x[origin], over `depth` planes, by
+ * the weights [kernel_h, kernel_w, depth] of two outputs. */
+ES_INLINE void es_taps_f32(
+    const float *x, int origin, const es_window *g, int first_y, int end_y, int first_x, int end_x, int depth,
+    const float *w0, const float *w1, float *s0, float *s1)
+{
+    for (int ky = first_y; ky < end_y; ky++)
+        for (int kx = first_x; kx < end_x; kx++) {
+            const float *a = x + (origin + ky * g->dilation_h * g->width + kx * g->dilation_w);
+            const int at = (ky * g->kernel_w + kx) * depth;
+            for (int c = 0; c < depth; c++) {
+                *s0 += a[c * g->height * g->width] * w0[at + c];
+                *s1 += a[c * g->height * g->width] * w1[at + c];
+            }
+        }
+}
+
+/* The window of output pixel (oy, ox); one that lies inside the image has literal bounds, and its loops unroll. */
 ES_INLINE void es_window_f32(
     const float *x, const es_window *g, int oy, int ox, int depth, const float *w0, const float *w1, float *s0, float *s1)
 {
-    const int plane = g->height * g->width, top = oy * g->stride_h - g->pad_top, left = ox * g->stride_w - g->pad_left;
-    const int end_y = es_end_tap(top, g->height, g->kernel_h, g->dilation_h);
-    const int end_x = es_end_tap(left, g->width, g->kernel_w, g->dilation_w);
-    for (int ky = es_first_tap(top, g->dilation_h); ky < end_y; ky++)
-        for (int kx = es_first_tap(left, g->dilation_w); kx < end_x; kx++) {
-            const float *a = x + (top + ky * g->dilation_h) * g->width + left + kx * g->dilation_w;
-            const int at = (ky * g->kernel_w + kx) * depth;
-            for (int c = 0; c < depth; c++) {
-                *s0 += a[c * plane] * w0[at + c];
-                *s1 += a[c * plane] * w1[at + c];
-            }
-        }
+    const int top = oy * g->stride_h - g->pad_top, left = ox * g->stride_w - g->pad_left;
+    const int bottom = top + (g->kernel_h - 1) * g->dilation_h, right = left + (g->kernel_w - 1) * g->dilation_w;
+    const int origin = top * g->width + left;
+    if (top >= 0 && left >= 0 && bottom < g->height && right < g->width)
+        es_taps_f32(x, origin, g, 0, g->kernel_h, 0, g->kernel_w, depth, w0, w1, s0, s1);
+    else
+        es_taps_f32(
+            x, origin, g, es_first_tap(top, g->dilation_h), es_end_tap(top, g->height, g->kernel_h, g->dilation_h),
+            es_first_tap(left, g->dilation_w), es_end_tap(left, g->width, g->kernel_w, g->dilation_w), depth, w0, w1,
+            s0, s1);
 }
 
 /* x [channels, height, width], w [outputs, kernel_h, kernel_w, channels / groups], two outputs at a time; padding is

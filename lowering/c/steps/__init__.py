@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ....ir.errors import Unsupported
 from ....ir.memory import Group
 from ..call import Call
+from ..constants import C_TYPES
 from . import attention, conv, elementwise, embed, float_elementwise, float_image, float_rows, layout, pool, rows
 
 Emitter = Callable[[Call], None]
@@ -38,7 +39,7 @@ def require_known(groups: list[Group]) -> None:
     """Check that every group can be written.
 
     Raises:
-        Unsupported: Some cannot; all are named at once with their source nodes.
+        Unsupported: Some cannot; all are named at once with their source nodes. Or values have a foreign element type.
     """
     unknown = [group for group in groups if group.kind != "view" and emitter(group) is None]
     if unknown:
@@ -46,3 +47,8 @@ def require_known(groups: list[Group]) -> None:
         where = [source for group in unknown for source in group.sources or (group.name,)]
         do = "see which operators the C back end knows in docs/compile.md; other back ends may know these"
         raise Unsupported(f"c: no kernel for {', '.join(kinds)}", where=where, do=do)
+    values = [value for group in groups for value in (*group.inputs, *group.outputs) if value.dtype not in C_TYPES]
+    if values:
+        dtypes = sorted({value.dtype for value in values})
+        where = list(dict.fromkeys(value.name for value in values))
+        raise Unsupported(f"c: no C type for {', '.join(dtypes)}", where=where, do="export the model in float32")
