@@ -37,13 +37,15 @@ build/links:
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "edgesmith needs Python 3.11 or newer; none was found. Set PYTHON=/path/to/python3." >&2; exit 5; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 5; }
 
 $(VENV)/.installed: pyproject.toml setup.py | $(BIN)/python
+	@echo "Installing edgesmith and what it needs (1 GB on disk, once) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
 $(VENV)/.installed-train: pyproject.toml setup.py | $(BIN)/python
+	@echo "Installing what the tests need, PyTorch among it (several GB, once) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,train]'
 	touch $(VENV)/.installed $@
 
