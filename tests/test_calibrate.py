@@ -59,7 +59,9 @@ def test_histogram_equals_one_pass_whatever_the_order(parts):
 
 def test_extremes_per_channel():
     stats = statistics([[1, -2, 0.5]], [[-3, 1, 0.25]], axis=1)
-    assert stats.channels.tolist() == [3, 2, 0.5]
+    assert stats.lows.tolist() == [-3, -2, 0] and stats.highs.tolist() == [1, 1, 0.5]
+    assert stats.channels.tolist() == [5, 3, 0.75], "the greatest and two deviations of 1, 0.5 and 0.125"
+    assert statistics([[1.0, -8.0]], axis=1).channels.tolist() == [1.25, 10], "one sample: a quarter more"
     assert stats.power.tolist() == [10, 5, 0.3125] and stats.rows == 2
 
 

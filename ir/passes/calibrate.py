@@ -24,7 +24,8 @@ Samples = Array | Mapping[str, Array]
 class Statistics:
     """Extremes of one value, a histogram of BINS bins over [-reach, reach), and extremes per channel where asked for.
 
-    `lows`, `highs` and `power` are the extremes and the summed squares of each index along one axis, `rows` how many.
+    `lows`, `highs` and `power` are the extremes and the summed squares of each index along one axis, `rows` how many;
+    `peaks` holds the greatest magnitudes of each index, sample by sample.
     `reach` is a power of two and doubles when needed, so that two bins merge into one exactly.
     """
 
@@ -36,6 +37,7 @@ class Statistics:
     highs: Array | None = None
     power: Array | None = None
     rows: int = 0
+    peaks: list[Array] = field(default_factory=list)
 
     @property
     def largest(self) -> float:
@@ -44,8 +46,16 @@ class Statistics:
 
     @property
     def channels(self) -> Array | None:
-        """Greatest magnitude of each channel, where it was asked for."""
-        return None if self.lows is None or self.highs is None else np.maximum(-self.lows, self.highs)
+        """The magnitude to expect of each channel, where it was asked for: the greatest seen and two deviations.
+
+        The extremes of one channel generalise worse than those of a tensor, the more so the more samples differ in
+        them. A single sample says nothing of that: a quarter is added.
+        """
+        if not self.peaks:
+            return None
+        peaks = np.stack(self.peaks)
+        spread = peaks.std(axis=0) if len(peaks) > 1 else peaks[0] / 8
+        return np.asarray(peaks.max(axis=0) + 2 * spread)
 
     def observe(self, x: Array, axis: int | None = None) -> None:
         """Add one array; with `axis` also the extremes of each index along it."""
@@ -62,6 +72,7 @@ class Statistics:
             self.highs = np.maximum(zeros if self.highs is None else self.highs, rows.max(axis=0))
             self.power = (zeros if self.power is None else self.power) + np.einsum("ij,ij->j", rows, rows)
             self.rows += len(rows)
+            self.peaks.append(np.abs(rows).max(axis=0))
 
     def centres(self) -> Array:
         """The number each bin stands for."""

@@ -10,7 +10,6 @@ from .calibrate import Statistics
 
 OBSERVERS = ("minmax", "percentile", "mse")
 OUTSIDE = 1e-4  # share of all elements that the percentile observer gives up, both ends together
-CHANNEL_MARGIN = 1.5
 SHRINKS = np.linspace(1.0, 0.2, 33)
 
 
@@ -65,13 +64,14 @@ def asymmetric(low: float, high: float) -> Quant:
 def channel_ratios(stats: Statistics, whole: Quant) -> Array:
     """What scale each channel would need for itself, as a share of that of the tensor, at the same zero point.
 
-    Between 1/16 and 1, with a margin: the extremes of a single channel generalise worse than those of a tensor, and a
-    channel that was nearly silent in calibration may still speak.
+    At least 1/16: a channel that was nearly silent in calibration may still speak.
     """
     assert isinstance(whole.scale, float) and stats.lows is not None and stats.highs is not None
     above, below = max(127 - whole.zero_point, 1), max(whole.zero_point + 128, 1)
     scales = np.maximum(stats.highs / above, -stats.lows / below)
-    return np.asarray(np.clip(CHANNEL_MARGIN * scales / whole.scale, 1 / 16, 1.0))
+    assert stats.channels is not None
+    margin = stats.channels / np.maximum(np.maximum(-stats.lows, stats.highs), 1e-30)
+    return np.asarray(np.clip(scales * margin / whole.scale, 1 / 16, 1.0))
 
 
 def symmetric(largest: float, most: int) -> Quant:
