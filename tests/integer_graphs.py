@@ -87,7 +87,7 @@ def tokens(graph: Graph, rows: int, width: int, dtype: str = "int8") -> Value:
 
 
 def tangle(seed: int, size: int) -> Graph:
-    """A random graph of element-wise, row-wise and moving ops with many readers per value."""
+    """A random graph of element-wise, row-wise and moving ops: many readers, inner outputs, pieces nobody reads."""
     pick = random.Random(seed)
     b = Builder(Graph("tangle"))
     values: list[Any] = [tokens(b.graph, 4, 8)]
@@ -109,6 +109,9 @@ def tangle(seed: int, size: int) -> Graph:
             values.append(b.norm(x))
         else:
             values.append(table(b, x) if x.dtype == "int8" else b.linear(x, 8))
-    for value in [v for v in values if not v.readers] or values[-1:]:
-        b.graph.output(value)
+    loose = [v for v in values if not v.readers and (v.producer is None or len(v.producer.outputs) == 1)]
+    for value in loose + pick.sample(values, pick.randint(0 if loose else 1, 1)):
+        if not any(value is output for output in b.graph.outputs):
+            b.graph.output(value)
+    b.graph.prune()
     return b.graph

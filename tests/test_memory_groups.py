@@ -16,6 +16,7 @@ from edgesmith.ir.memory import form_groups, plan, schedules
 from edgesmith.ir.memory.scratch import ALIGN, attention_bytes, extent, tile_bytes, touched
 from edgesmith.ir.ops.integer_conv import QConv
 from edgesmith.ir.ops.integer_norm import QLayerNorm
+from edgesmith.ir.ops.shape import Slice
 
 KERNELS = Path(__file__).parents[1] / "lowering" / "c" / "kernels"
 GRAPHS = runpy.run_path(str(Path(__file__).with_name("integer_graphs.py")))
@@ -46,6 +47,7 @@ def test_groups_partition_any_graph(seed: int, size: int) -> None:
         inner = {value for node in group.nodes for value in node.outputs} - set(group.outputs)
         assert all(reader in group.nodes for value in inner for reader in value.readers)
         assert not inner & set(graph.outputs)
+        assert len(group.nodes) == 1 or len(group.outputs) == 1
         made |= set(group.outputs)
 
 
@@ -57,14 +59,18 @@ def test_a_value_that_others_read_stays_outside() -> None:
     b.graph.output(b.linear(normed, 3))
     kinds = {group.kind: len(group.nodes) for group in form_groups(b.graph)}
     assert kinds == {"rows": 1, "ffn": 3}
-    mixed = Builder(Graph())
-    x = tokens(mixed.graph, 6, 8)
-    out = mixed.attention(x, 2, 4)
-    mixed.graph.output(out)
-    norm = next(node for node in mixed.graph.nodes if isinstance(node.op, QLayerNorm))
-    mixed.graph.output(norm.output)
-    attention = next(group for group in form_groups(mixed.graph) if group.kind == "attention")
-    assert "norm_q" not in attention.roles and norm.output in attention.inputs and x in attention.inputs
+
+
+@pytest.mark.parametrize("reader", ["an output", "another layer"])
+def test_a_norm_that_others_read_stays_outside_of_attention(reader: str) -> None:
+    b = Builder(Graph())
+    x = tokens(b.graph, 6, 8)
+    b.graph.output(b.attention(x, 2, 4))
+    norm = next(node for node in b.graph.nodes if isinstance(node.op, QLayerNorm))
+    b.graph.output(norm.output if reader == "an output" else b.linear(norm.output, 3))
+    attention = next(group for group in form_groups(b.graph) if group.kind == "attention")
+    assert "norm_q" not in attention.roles and len(attention.outputs) == 1
+    assert norm.output in attention.inputs and x in attention.inputs
 
 
 def test_pointwise_convolutions_chain_and_others_take_their_table() -> None:
@@ -110,6 +116,23 @@ def test_pieces_in_use_together_are_apart_and_the_top_is_written(stream: str) ->
                 tiles = [piece for piece in schedule.scratch if piece.name.startswith("tile")]
                 if len(tiles) <= 2:  # neighbours in a chain are alive together
                     assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize("queries", [1, 26])
+def test_attention_keeps_apart_what_its_loops_come_back_to(queries: int) -> None:
+    b = Builder(Graph())
+    x = tokens(b.graph, 26, 24)
+    few = b.graph.add(Slice((0,), (queries,), (1,), (1,)), x)
+    b.graph.output(b.attention(x, 4, 6, few))
+    group = next(group for group in form_groups(b.graph) if group.kind == "attention")
+    for schedule in schedules(group):
+        together = [{"keys", "values", "tile", "queries", "attention", "mixed"}]
+        together.append({"keys", "values", "mixed", "mixed_tile"} if schedule.heads == 4 else {"mixed", "mixed_tile"})
+        for first, second in itertools.combinations(schedule.scratch, 2):
+            if any({first.name, second.name} <= names for names in together):
+                low, high = sorted((first, second), key=lambda piece: piece.offset)
+                assert low.offset + low.bytes <= high.offset, f"{low.name} and {high.name}, {schedule.heads} heads"
+        assert schedule.piece("mixed").bytes == 24 * (queries if schedule.heads < 4 else min(queries, schedule.rows))
 
 
 def test_known_figures_of_a_larger_vit() -> None:

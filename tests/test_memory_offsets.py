@@ -18,7 +18,7 @@ def blocks(draw: st.DrawFn, most: int = 9) -> list[tuple[Rectangle, ...]]:
     for _ in range(draw(st.integers(1, most))):
         first, length = draw(st.integers(0, 6)), draw(st.integers(0, 4))
         size = draw(st.integers(1, 60))
-        chain = [Rectangle(size, first, first + length)]
+        chain = [Rectangle(size, first, first + length, draw(st.integers(0, min(size, 9))))]
         if draw(st.booleans()):
             after = first + length + 1
             chain.append(Rectangle(draw(st.integers(1, size)), after, after + draw(st.integers(0, 3))))
@@ -73,3 +73,10 @@ def test_the_solver_improves_on_the_packing() -> None:
     found = [(Rectangle(*r),) for r in ((40, 4, 5), (48, 1, 3), (32, 3, 6), (24, 4, 4), (16, 2, 5))]
     assert place(found, peak(found), effort=0).bytes == 120
     assert place(found, peak(found)).bytes == lowest(tuple(found[i] for i in (2, 4, 1, 0, 3))) == 112
+
+
+def test_an_arena_is_written_to_its_last_byte_where_that_costs_nothing() -> None:
+    found = [(Rectangle(96, 0, 3),), (Rectangle(60, 1, 2, untouched=8),)]
+    assert place(found, peak(found)).offsets == (64, 0)
+    found = [(Rectangle(96, 0, 3, untouched=8),), (Rectangle(60, 1, 2),)]
+    assert place(found, peak(found)).offsets == (0, 96)

@@ -60,9 +60,13 @@ def place(blocks: Sequence[Block], bound: int, effort: float = EFFORT) -> Placem
 
 
 def _best(blocks: Sequence[Block], found: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The lowest arrangement, either way up; among equals one that is written to its last byte, then the first."""
-    tried = [way for offsets in found for way in (offsets, _turned(blocks, offsets))]
-    return min(tried, key=lambda way: (_top(blocks, way), _top(blocks, way) - _top(blocks, way, written=True)))
+    """The lowest arrangement, either way up; among those of equal units one that is written to its last byte."""
+
+    def rank(way: tuple[int, ...]) -> tuple[int, int, int]:
+        top = _top(blocks, way)
+        return align(top), top - _top(blocks, way, written=True), top
+
+    return min((way for offsets in found for way in (offsets, _turned(blocks, offsets))), key=rank)
 
 
 def _top(blocks: Sequence[Block], offsets: Sequence[int], written: bool = False) -> int:
