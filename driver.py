@@ -201,14 +201,13 @@ class Compilation:
         """Generate the library in a folder of its own, judge it, and only then put it where it belongs."""
         from .ir.memory.picture import svg
         from .lowering import artifact
-        from .lowering.c.lower import Vector, lower
+        from .lowering.c.lower import lower
         from .report import render
 
         self._reference()
         with artifact.staging(place) as folder:
             self.say("generate C")
-            vector = Vector(self.stored[0], self.wanted[0])
-            part = lower(self.integer, self.plan, self.device, folder, self.name, vector)
+            part = lower(self.integer, self.plan, self.device, folder, self.name, self.vector)
             save_vectors(folder, self.stored, self.wanted)
             if self.own_target is not None:
                 (folder / self.own_target.name).write_bytes(self.own_target.read_bytes())
@@ -222,13 +221,15 @@ class Compilation:
     def _reference(self) -> None:
         """What the integer graph computes: the truth that generated code must meet bit for bit."""
         from .ir.interpret import run
+        from .lowering.c.lower import Vector
 
         self.say("run the integer reference")
         layouts = {value.name: layout for value, layout in self.quantised.twins.values()}
         self.takes = figures.tensors(self.integer.inputs, layouts)
         self.gives = figures.tensors(self.integer.outputs, layouts)
         self.stored = [quantised(feeds, self.takes) for feeds in self.looks]
-        self.wanted = [run(self.integer, feeds) for feeds in self.stored]
+        self.vector = Vector.of(self.integer, self.stored[0])
+        self.wanted = [self.vector.outputs, *(run(self.integer, feeds) for feeds in self.stored[1:])]
         self.ladder.climb(f"integer reference, {self.stream} stream", [real(each, self.gives) for each in self.wanted])
 
     def _interface(self, part: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,26 +288,30 @@ class Compilation:
 
         self.say("run on this computer")
         feeds = [quantised(each, self.takes) for each in self.data[:REFERENCE_SAMPLES]]
-        outputs = list(series.stored(series.program("host", folder), feeds))
-        self._equal("C on this computer", outputs)
+        self._equal("C on this computer", list(series.stored(series.program("host", folder), feeds)), "host", folder)
         if not self.device.regions:
             return None
         self.say(f"run on the emulated {self.device.name}")
         run = runner("emulator").run(folder, self.stored[0])
-        self._equal(f"C on the emulated {self.device.name}", [run.raw])
+        self._equal(f"C on the emulated {self.device.name}", [run.raw], "emulator", folder)
         if run.arena_high_water != self.plan.arena_bytes:
             raise InternalError(
                 "the program used another amount of memory than planned", where=[self.name],
                 why=f"planned {self.plan.arena_bytes} bytes of arena, measured {run.arena_high_water}",
             )  # fmt: skip
         self.say("count each step")
-        self.counts = series.by_step(folder, part["symbols"]["step"], len(part["steps"]), self.stored[0])
+        self.counts = series.by_step(folder, self.stored[0])
         return run
 
-    def _equal(self, rung: str, outputs: Sequence[Mapping[str, Array]]) -> None:
+    def _equal(self, rung: str, outputs: Sequence[Mapping[str, Array]], on: str, folder: Path) -> None:
+        from .runtimes import divergence, series
+
         pairs = list(zip(outputs, self.wanted, strict=False))
         equal = sum(same(one, other) for one, other in pairs)
         self.ladder.climb(rung, [real(each, self.gives) for each in outputs], equal == len(pairs))
         if equal < len(pairs):
-            why = f"{len(pairs) - equal} of {len(pairs)} samples differ"
+            program = series.program(on, folder)
+            found = divergence.first(program, program.library.arrays(self.stored[0]))
+            where = str(found) if found else "no step of the first sample"
+            why = f"{len(pairs) - equal} of {len(pairs)} samples differ; first divergence: {where}"
             raise InternalError(f"{rung} does not equal the integer reference", where=[self.name], why=why)

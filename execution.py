@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from .lowering import artifact as artifacts
 if TYPE_CHECKING:
     from .lowering.artifact import Artifact
     from .runtimes import Measurement, Runner
+    from .runtimes.divergence import Divergence
 
 __all__ = ["VECTORS", "Outcome", "load_vectors", "quantised", "real", "run", "runner", "same", "save_vectors"]
 
@@ -37,6 +38,7 @@ class Outcome:
         raw: The same as the integers the program wrote.
         equal: Samples whose integers equal those of `against`; None unless asked for.
         against: "reference" (the integer reference, as the compile kept it) or "host" (the same C on this computer).
+        divergence: The first step that goes wrong, where samples differ and it can be told.
     """
 
     artifact: Artifact
@@ -45,6 +47,7 @@ class Outcome:
     raw: dict[str, Array] = field(repr=False)
     equal: int | None = None
     against: str = ""
+    divergence: Divergence | None = None
 
     @property
     def samples(self) -> int:
@@ -71,6 +74,7 @@ class Outcome:
             "regions": found.regions,
             "equal": self.equal,
             "against": self.against or None,
+            "divergence": self.divergence.json() if self.divergence else None,
             "outputs": {name: _described(array) for name, array in self.outputs.items()},
         }
 
@@ -124,12 +128,16 @@ def run(
     say(f"run on the {on}: 1 of {len(feeds)}")
     measurement = device.run(opened.folder, feeds[0])
     raw = [measurement.raw, *_rest(opened, on, feeds, say)]
-    equal, against = None, ""
+    outcome = _outcome(opened, measurement, raw)
     if check:
         against = "reference" if wanted else "host"
         say(f"compare with the {against}")
-        equal = sum(map(same, raw, wanted or _every(opened, "host", feeds)))
-    outcome = _outcome(opened, measurement, raw, equal, against)
+        equal = [same(one, other) for one, other in zip(raw, wanted or _every(opened, "host", feeds), strict=True)]
+        found = None
+        if not all(equal):
+            say("look for the first step that differs")
+            found = _divergence(opened, on, feeds[0] if wanted else None, feeds[equal.index(False)])
+        outcome = replace(outcome, equal=sum(equal), against=against, divergence=found)
     if save is not None:
         np.savez(save, allow_pickle=False, **outcome.outputs)
     return outcome
@@ -160,12 +168,23 @@ def _every(artifact: Artifact, on: str, feeds: Sequence[Feeds]) -> Iterator[Feed
     return series.stored(series.program(on, artifact.folder), feeds)
 
 
-def _outcome(
-    artifact: Artifact, measurement: Measurement, raw: Sequence[Feeds], equal: int | None, against: str
-) -> Outcome:
+def _divergence(artifact: Artifact, on: str, kept: Feeds | None, wrong: Feeds) -> Divergence | None:
+    """The first step that differs: from the reference on the first sample kept, or from the host on a wrong one."""
+    from .runtimes import divergence, series
+
+    program = series.program(on, artifact.folder)
+    if kept and (found := divergence.first(program, program.library.arrays(kept))):
+        return found
+    if on == "host":
+        return None
+    arrays = program.library.arrays(wrong)
+    return divergence.first(program, arrays, divergence.digests(series.program("host", artifact.folder), arrays))
+
+
+def _outcome(artifact: Artifact, measurement: Measurement, raw: Sequence[Feeds]) -> Outcome:
     values = [real(each, artifact.manifest["outputs"]) for each in raw]
     outputs, stored = ({name: np.stack([one[name] for one in all]) for name in all[0]} for all in (values, raw))
-    return Outcome(artifact, measurement, outputs, stored, equal, against)
+    return Outcome(artifact, measurement, outputs, stored)
 
 
 def real(stored: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array]:

@@ -14,10 +14,11 @@ from typing import Any
 
 from ..ir.errors import UsageError
 
-__all__ = ["FORMAT", "MANIFEST", "Artifact", "check_vacant", "load", "seal", "staging"]
+__all__ = ["FORMAT", "MANIFEST", "Artifact", "check_vacant", "digest", "load", "seal", "staging"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+DIGEST_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ def seal(folder: Path, manifest: Mapping[str, Any]) -> Artifact:
     whole = {"format": FORMAT, **manifest, "files": _hashes(folder)}
     (folder / MANIFEST).write_text(json.dumps(whole, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return Artifact(folder, whole)
+
+
+def digest(data: bytes) -> str:
+    """Short name of some bytes, to tell whether others are the same: the first 64 bits of their SHA-256, in hex."""
+    return hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS]
 
 
 def check_vacant(out: Path) -> None:

@@ -1,9 +1,11 @@
 """How runners read what the C back end writes: the only file that knows the manifest and the entry's signature.
 
 `manifest.json`: {"name", "target", "inputs": [{"name", "dtype", "shape", "scale", "zero_point"}], "outputs": [alike],
-"symbols": {"run", "arena"}, "harness": ["file.c"]?, "stack_bytes"?}. `src/` holds the sources. The entry is
-`int run(const in0 *, ..., out0 *, ...)` and returns 0; a library that only takes pixels through a callback brings an
-entry of that form among its harness files, all of it in section `.es_harness`, which no budget or count includes.
+"symbols": {"run", "arena", "step"?}, "harness": ["file.c"]?, "steps"?, "stack_bytes"?}. `src/` holds the
+sources. The entry is `int run(const in0 *, ..., out0 *, ...)` and returns 0; a library that only takes pixels through a
+callback brings an entry of that form among its harness files, all of it in section `.es_harness`, which no budget or
+count includes.
+`step` has two arguments more, the first and the last of the `steps` to run; those say what they leave in the arena.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 
 from ..ir.errors import UsageError
 
-__all__ = ["Artifact", "Tensor", "load"]
+__all__ = ["Artifact", "Piece", "Step", "Tensor", "load"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,26 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Bytes of the arena that a step makes; `digest` is that of the reference's, for the first sample kept."""
+
+    name: str
+    offset: int
+    nbytes: int
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of the parts that a program runs in order, and the ONNX nodes it came from."""
+
+    name: str
+    kind: str
+    sources: tuple[str, ...]
+    outputs: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A generated library on disk."""
 
@@ -71,6 +93,8 @@ class Artifact:
     arena: str
     sources: tuple[Path, ...]
     stack_bytes: int
+    step: str = ""
+    steps: tuple[Step, ...] = ()
 
     def arrays(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The inputs in the entry's order, as stored values; raises `UsageError` for missing or surplus names."""
@@ -99,7 +123,7 @@ def load(folder: Path) -> Artifact:
         return Artifact(
             folder, manifest["name"], target, tuple(map(_tensor, manifest["inputs"])),
             tuple(map(_tensor, manifest["outputs"])), symbols["run"], symbols["arena"], tuple(sources),
-            manifest.get("stack_bytes", 8192),
+            manifest.get("stack_bytes", 8192), symbols.get("step", ""), tuple(map(_step, manifest.get("steps", ()))),
         )  # fmt: skip
     except KeyError as error:
         raise UsageError("manifest.json lacks a key", where=[str(path)], why=f"{error}") from error
@@ -109,3 +133,11 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
     scale = entry.get("scale")
     array = None if scale is None else np.asarray(scale, np.float64)
     return Tensor(entry["name"], entry["dtype"], tuple(entry["shape"]), array, entry.get("zero_point") or 0)
+
+
+def _step(entry: Mapping[str, Any]) -> Step:
+    pieces = [
+        Piece(made["name"], made["offset"], Tensor("", made["dtype"], tuple(made["shape"])).nbytes, made.get("digest"))
+        for made in entry["outputs"]
+    ]
+    return Step(entry["name"], entry["kind"], tuple(entry["sources"]), tuple(pieces))

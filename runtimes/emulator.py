@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +41,7 @@ class Program:
         library's memory.
         """
         machine, library = self.machine, self.library
-        machine.release()
-        machine.reload()
-        machine.paint(library.arena, paint)
-        pointers = [machine.place(array) for array in arrays]
-        places = [machine.buffer(tensor.nbytes) for tensor in library.outputs]
+        pointers, places = self._prepare(arrays, paint)
         result = machine.call(library.run, *pointers, *places, paint=paint)
         if result.value:
             raise InternalError(f"{library.run} returned {result.value}", where=[library.name])
@@ -54,6 +50,23 @@ class Program:
             for place, tensor in zip(places, library.outputs, strict=True)
         ]
         return raw, result
+
+    def steps(self, arrays: Sequence[np.ndarray]) -> Iterator[tuple[list[bytes], Result]]:
+        """One inference step by step: what each has made, before a later one takes over its bytes, and its counts."""
+        machine, library = self.machine, self.library
+        pointers, places = self._prepare(arrays, 0)
+        arena = machine.address(library.arena)
+        for number, step in enumerate(library.steps):
+            result = machine.call(library.step, *pointers, *places, number, number)
+            yield [machine.read(arena + piece.offset, piece.nbytes).tobytes() for piece in step.outputs], result
+
+    def _prepare(self, arrays: Sequence[np.ndarray], paint: int) -> tuple[list[int], list[int]]:
+        """A fresh start: addresses of the inputs, and of room for the outputs."""
+        self.machine.release()
+        self.machine.reload()
+        self.machine.paint(self.library.arena, paint)
+        pointers = [self.machine.place(array) for array in arrays]
+        return pointers, [self.machine.buffer(tensor.nbytes) for tensor in self.library.outputs]
 
     def measure(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], Result, int, int]:
         """Two inferences under opposite paints: outputs, counts, and the exact high-water marks of arena and stack.

@@ -7,7 +7,7 @@ import importlib.util
 import platform
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +29,32 @@ class Program:
         self.library = artifacts.load(artifact)
         with tempfile.TemporaryDirectory() as folder:
             path = toolchain.compile_shared(self.library.sources, Path(folder) / f"{self.library.name}.so")
-            self._entry = ctypes.CDLL(str(path))[self.library.run]
+            self._loaded = ctypes.CDLL(str(path))
 
     def call(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """One inference: stored values in, in the entry's order, and fresh arrays of stored values out."""
-        raw = [np.zeros(tensor.shape, tensor.dtype) for tensor in self.library.outputs]
-        if status := self._entry(*(ctypes.c_void_p(array.ctypes.data) for array in (*arrays, *raw))):
-            raise InternalError(f"{self.library.run} returned {status}", where=[self.library.name])
+        raw = self._room()
+        self._call(self.library.run, *_pointers(arrays), *_pointers(raw))
         return raw
+
+    def steps(self, arrays: Sequence[np.ndarray]) -> Iterator[list[bytes]]:
+        """One inference step by step: what each has made, before a later one takes over its bytes."""
+        library, raw = self.library, self._room()
+        arena = ctypes.addressof(ctypes.c_char.in_dll(self._loaded, library.arena))
+        for number, step in enumerate(library.steps):
+            self._call(library.step, *_pointers(arrays), *_pointers(raw), number, number)
+            yield [ctypes.string_at(arena + piece.offset, piece.nbytes) for piece in step.outputs]
+
+    def _room(self) -> list[np.ndarray]:
+        return [np.zeros(tensor.shape, tensor.dtype) for tensor in self.library.outputs]
+
+    def _call(self, symbol: str, *arguments: ctypes.c_void_p | int) -> None:
+        if status := self._loaded[symbol](*arguments):
+            raise InternalError(f"{symbol} returned {status}", where=[self.library.name])
+
+
+def _pointers(arrays: Sequence[np.ndarray]) -> list[ctypes.c_void_p]:
+    return [ctypes.c_void_p(array.ctypes.data) for array in arrays]
 
 
 @dataclass(frozen=True)

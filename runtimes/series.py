@@ -26,13 +26,10 @@ def stored(program: emulator.Program | host.Program, samples: Iterable[Feeds]) -
         yield dict(zip(names, raw, strict=True))
 
 
-def by_step(folder: Path, symbol: str, steps: int, feeds: Feeds) -> list[int]:
-    """Instructions of each step of one inference on the emulated device; `symbol` runs a range of steps."""
+def by_step(folder: Path, feeds: Feeds) -> list[int]:
+    """Instructions of each step of one inference on the emulated device."""
     program = emulator.Program(folder)
-    machine, library = program.machine, program.library
-    pointers = [machine.place(array) for array in library.arrays(feeds)]
-    places = [machine.buffer(tensor.nbytes) for tensor in library.outputs]
-    return [machine.call(symbol, *pointers, *places, step, step).instructions for step in range(steps)]
+    return [result.instructions for _, result in program.steps(program.library.arrays(feeds))]
 
 
 def onnx(model: Path, samples: Iterable[Feeds]) -> Iterator[dict[str, Array]]:
