@@ -19,8 +19,8 @@ LARGEST = 2**28
 Result = Value | tuple[Value, ...]
 
 
-class Refusal(Exception):  # noqa: N818  (collected, and raised together as one Unsupported)
-    """This form of the operator is not supported; the text says which form is meant."""
+class FormError(Exception):
+    """A form of an operator that is not supported, in words; all are raised together as one `Unsupported`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Call:
         """The data of a constant operand."""
         value = self[index]
         if value.data is None:
-            raise Refusal(f"its {what} must be known at compile time")
+            raise FormError(f"its {what} must be known at compile time")
         return value.data
 
     def ints(self, index: int, what: str) -> tuple[int, ...]:
@@ -79,7 +79,7 @@ class Call:
     def require(self, condition: bool, form: str) -> None:
         """Refuse the node unless the condition holds."""
         if not condition:
-            raise Refusal(form)
+            raise FormError(form)
 
     def only_first(self, what: str) -> None:
         """Refuse the node if anything reads another output of it than the first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..ir.errors import ModelError, Unsupported
 from ..ir.graph import Graph, Type, Value
 from ..ir.ops.shape import Reshape
-from .call import RULES, Call, Refusal
+from .call import RULES, Call, FormError
 from .model import Model, label
 from .reader import STANDARD
 from .shapes import infer
@@ -76,8 +76,8 @@ class _Builder:
             call = Call(self.graph, node, label(node, index), operands, self.model.opset, read)
             try:
                 result = RULES[node.op_type](call)
-            except Refusal as refusal:
-                self.refused[call.name] = f"{node.op_type} '{call.name}': {refusal}"
+            except FormError as error:
+                self.refused[call.name] = f"{node.op_type} '{call.name}': {error}"
                 result = self._stand_ins(call)
             except MISFITS as error:
                 what = f"the operands or attributes of {node.op_type} '{call.name}' do not fit together"

@@ -181,6 +181,8 @@ FORMS = [
     Form("AveragePool", IMAGE, attributes={"kernel_shape": [2, 2], "strides": [2, 2]}),
     *(Form("Resize", IMAGE, [None, None, ints(1, 4, 18, 24)], {"mode": mode}) for mode in ("nearest", "linear")),
     Form("Resize", IMAGE, [None, np.asarray([1, 1, 2, 2], np.float32)], {"mode": "linear"}),
+    Form("Resize", IMAGE, [None, None, ints(1, 4, 20, 5)], {"mode": "cubic"}),
+    Form("Resize", IMAGE, [None, np.asarray([1, 1, 2, 2], np.float32)], {"mode": "cubic", "cubic_coeff_a": -0.5}),
     Form("Resize", IMAGE, [None, None, ints(18, 16)], {"mode": "linear", "axes": [2, 3]}, opset=18),
     Form(
         "Resize",
@@ -248,7 +250,10 @@ def test_form_agrees_with_onnx_runtime(form: Form, tmp_path: Path) -> None:
 
 REFUSED = [
     (Form("Pad", IMAGE, [ints(0, 0, 1, 1, 0, 0, 1, 1)], {"mode": "reflect"}), "reflect"),
-    (Form("Resize", IMAGE, [None, None, ints(1, 4, 18, 16)], {"mode": "cubic"}), "cubic"),
+    (
+        Form("Resize", IMAGE, [None, None, ints(1, 4, 18, 16)], {"mode": "cubic", "exclude_outside": 1}),
+        "exclude_outside",
+    ),
     (Form("MaxPool", IMAGE, attributes={"kernel_shape": [2, 2], "dilations": [2, 2]}), "dilated"),
     (Form("Conv", (1, 4, 5, 5, 5), [draw(6, 4, 3, 3, 3)]), "images have 2"),
     (Form("Cast", (2, 5), attributes={"to": TensorProto.INT32}), "int32"),
@@ -269,10 +274,10 @@ def test_all_refusals_come_at_once(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Pad", ["x", "p"], ["a"], "first", mode="edge"),
         helper.make_node("Relu", ["a"], ["b"], "between"),
-        helper.make_node("Resize", ["b", "", "", "s"], ["y"], "second", mode="cubic"),
+        helper.make_node("Resize", ["b", "", "", "s"], ["y"], "second", mode="linear", antialias=1),
     ]
     with pytest.raises(Unsupported) as caught:
-        load(written(tmp_path, model(nodes, IMAGE, weights)))
+        load(written(tmp_path, model(nodes, IMAGE, weights, opset=18)))
     assert caught.value.where == ("first", "second")
 
 

@@ -101,3 +101,22 @@ def test_norms_before_opset_17(corpus: Any) -> None:
     graph = load(corpus.export("test_vit", "legacy", opset=11).model)
     ops = Counter(type(node.op).__name__ for node in graph.nodes)
     assert {op: ops[op] for op in SMALL_VIT} == SMALL_VIT
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "levit_128s", "poolformer_s12"])
+def test_folding_changes_no_bit(name: str, corpus: Any) -> None:
+    """The folded file and the exporter's give the same bytes under ONNX Runtime without optimisations."""
+    from edgesmith.frontend.fold import fold
+    from edgesmith.frontend.fold import run as run_plainly
+    from edgesmith.frontend.reader import read
+    from edgesmith.frontend.shapes import bind
+
+    case = corpus.export(name, "legacy")
+    model = read(case.model)
+    bind(model, {})
+    fold(model)
+    assert len(model.graph.node) < 0.9 * case.record["nodes"]
+    feeds = {model.graph.input[0].name: case.x}
+    before = run_plainly(case.model.read_bytes(), feeds, [])
+    after = run_plainly(model.complete().SerializeToString(), feeds, [])
+    assert [a.tobytes() for a in before] == [a.tobytes() for a in after]
