@@ -12,6 +12,7 @@ from onnx import NodeProto, helper
 from ..ir.errors import ModelError
 from ..ir.graph import Array, Graph, Value
 from ..ir.op import Op
+from ..ir.ops.shape import Reshape
 
 LARGEST = 2**28
 """Elements of a tensor: a thousand times what an edge device holds."""
@@ -111,8 +112,6 @@ class Call:
 
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
         """x under another shape; nothing is added when it has that shape."""
-        from ..ir.ops.shape import Reshape
-
         value: Value = x if x.shape == tuple(shape) else self.add(Reshape(tuple(shape)), x)
         return value
 

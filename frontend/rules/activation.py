@@ -8,6 +8,7 @@ from ...ir.graph import Value
 from ...ir.op import Op
 from ...ir.ops import activation as ops
 from ..call import Call, Result, rule
+from ..model import dtype_of
 
 PLAIN: dict[str, Op] = {
     "Abs": ops.Abs(),
@@ -99,8 +100,6 @@ def identity(call: Call) -> Result:
 @rule("Cast", "CastLike")
 def cast(call: Call) -> Result:
     """Only to the type that it has already."""
-    from ..model import dtype_of
-
     target = dtype_of(call.attr("to", 0)) if call.node.op_type == "Cast" else call[1].dtype
     call.require(target == call.x.dtype, f"from {call.x.dtype} to {target}: real numbers must stay float32")
     return call.x

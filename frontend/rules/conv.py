@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.errors import ModelError
 from ...ir.graph import Array, Value
 from ...ir.ops.conv import Conv
 from ...ir.ops.shape import Pad
@@ -38,8 +39,6 @@ def image_window(call: Call, kernel: tuple[int, ...]) -> tuple[tuple[int, int], 
     size = (kernel[0], kernel[1])
     strides, dilations = call.attr("strides", (1, 1)), call.attr("dilations", (1, 1))
     if min(strides) < 1 or min(dilations) < 1:
-        from ...ir.errors import ModelError
-
         raise ModelError(
             f"{call.node.op_type} '{call.name}' has strides {strides} and dilations {dilations}", where=[call.name]
         )
