@@ -6,7 +6,7 @@ from html import escape
 
 from .plan import Buffer, Plan
 
-LEFT, RIGHT, TOP, PLOT, BOTTOM = 64, 150, 76, 340, 104
+LEFT, RIGHT, TOP, PLOT, BOTTOM = 72, 156, 76, 340, 150
 SCOPE = "memory-plan"
 """Class of the SVG element, to which all style is confined: the picture may stand inside a page."""
 
@@ -48,6 +48,14 @@ def svg(plan: Plan) -> str:
 def kib(count: int) -> str:
     """Bytes for people."""
     return f"{count / 1024:.1f} KiB" if count >= 1024 else f"{count} B"
+
+
+def short(name: str, most: int) -> str:
+    """The end of a long name, where the names of a model differ; whole parts if possible."""
+    if len(name) <= most:
+        return name
+    tail = name[len(name) - most + 1 :]
+    return "…" + (tail[tail.index("/") + 1 :] if "/" in tail[:-1] else tail)
 
 
 def _style() -> str:
@@ -137,7 +145,7 @@ class _Canvas:
         """Name and size on two lines, on one, upright, or the size alone: the first that the box has room for."""
         x, y, width, height = self.area(buffer)
         x, y = x + width / 2, y + height / 2
-        name, size = "scratch" if buffer.kind == "scratch" else buffer.name, kib(buffer.bytes)
+        name, size = "scratch" if buffer.kind == "scratch" else short(buffer.name, 24), kib(buffer.bytes)
         both, glyph, turn = f"{name} {size}", 6.3, f' transform="rotate(-90 {x + 4:.1f} {y:.1f})"'
         if width >= glyph * max(len(name), len(size)) + 4 and height >= 30:
             return self.text(x, y - 3, name, "on", "middle") + self.text(x, y + 11, size, "on", "middle")
@@ -166,12 +174,13 @@ class _Canvas:
         every = max(1, -(-14 // int(self.column)))
         parts, y = [], TOP + PLOT + 14
         for number, step in enumerate(self.plan.steps):
-            if number % every and number != self.plan.peak_step:
+            away = abs(number - self.plan.peak_step)
+            if away and (number % every or away < every):
                 continue
             x = self.x(number + 0.5) + 3
-            name = step.name if len(step.name) <= 16 else step.name[:15] + "…"
+            name = short(step.name, 14)
             kind = type(step.group.nodes[0].op).__name__ if step.group.kind == "single" else step.group.kind
-            turn = f' transform="rotate(-50 {x:.1f} {y})"'
+            turn = f' transform="rotate(-65 {x:.1f} {y})"'
             parts.append(self.text(x, y, f"{kind} · {name}", "faint small", "end", turn))
         return "\n".join(parts)
 
