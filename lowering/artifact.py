@@ -118,7 +118,7 @@ def staging(out: Path) -> Iterator[Path]:
     stage = out.parent / f".{out.name}.{os.getpid()}.new"
     shutil.rmtree(stage, ignore_errors=True)
     try:
-        stage.mkdir()
+        _make_stage(stage)
         yield stage
         check_vacant(out)
         _swap(stage, out)
@@ -128,6 +128,13 @@ def staging(out: Path) -> Iterator[Path]:
             with suppress(OSError):  # somebody else found a use for it meanwhile
                 folder.rmdir()
         raise
+
+
+def _make_stage(stage: Path) -> None:
+    try:
+        stage.mkdir()
+    except OSError as error:
+        raise UsageError("the output folder cannot be made", where=[str(stage.parent)], why=str(error)) from error
 
 
 def _swap(stage: Path, out: Path) -> None:

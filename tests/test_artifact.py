@@ -81,6 +81,16 @@ def test_other_places_are_refused(tmp_path):
     assert everything(tmp_path) == ["file", "full", "full/thesis.txt", "link"]
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def refuse(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(artifact.Path, "mkdir", refuse)
+    for out in (tmp_path / "out", tmp_path / "deep" / "out"):
+        with pytest.raises(UsageError, match="Permission denied"), artifact.staging(out):
+            pytest.fail("there is no folder to write to")
+
+
 def test_an_empty_folder_will_do(tmp_path):
     (tmp_path / "out").mkdir()
     assert artifact.load(make(tmp_path / "out")).name == "net"
