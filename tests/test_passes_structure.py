@@ -198,6 +198,13 @@ def token_of_a_value_read_as_a_whole(net):
     return net.output(token(net, x, 0), net.linear(x, 3, name="fc"))
 
 
+@applies(NarrowTokens())
+def a_norm_read_whole_is_repeated_for_one_token_of_many(net, bias):
+    normed = net.layernorm(net.input(1, 17, 8), bias, "norm")
+    net.output(net.linear(normed, 4, bias, "fc"))
+    return net.output(net.linear(net.add(Slice((0,), (1,), (1,), (1,)), normed, name="token"), 3, bias, "query"))
+
+
 @refuses(NarrowTokens(), "'pool' (Mean) needs all of them")
 def channels_of_a_mean(net):
     return net.output(token(net, net.add(Mean((1,)), net.input(1, 5, 6), name="pool"), 0))

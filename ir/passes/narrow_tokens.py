@@ -16,9 +16,13 @@ from ..ops.elementwise import Affine, _Binary
 from ..ops.linear import Linear
 from ..ops.norm import BatchNorm, LayerNorm, RMSNorm
 from ..ops.shape import Gather, Reshape, Slice
-from ..rewrite import Match, Miss, P, Rule
+from ..rewrite import Any, Match, Miss, P, Rule
 from .absorb import is_public, renewed
 from .base import Pass
+
+
+FEW = 8
+"""A norm that is also read as a whole is repeated for a selection of at most one in so many rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +86,15 @@ def _narrow(match: Match) -> Value:
             graph.replace(reader.node.output, _again(graph, reader, narrow, wanted))
     own = next(reader for reader in readers if reader.node is match.root)
     return _again(graph, own, narrow, wanted)
+
+
+def _apart(match: Match) -> Value:
+    graph, value = match.graph, match.root.input(0)
+    reader = selection(match.root, 0)
+    wanted = sorted({int(i) for i in reader.indices.reshape(-1)})
+    if not wanted or len(wanted) * FEW > value.shape[reader.axis]:
+        raise Miss(f"too many rows of '{value.name}' would be normalised twice")
+    return _again(graph, reader, _push(graph, value, reader.axis, wanted), wanted)
 
 
 def _push(graph: Graph, value: Value, axis: int, wanted: Sequence[int]) -> Value:
@@ -153,7 +166,11 @@ class NarrowTokens(Pass):
 
     Legal when all readers of the value are selections along one axis; the value is then computed for the union of what
     they read. It stops where the value is also read as a whole (the keys and values of attention need every token), so
-    no row is computed twice.
+    no row is computed twice; but for a norm, which costs next to nothing for one row, while its whole output would have
+    to lie in memory for the selection to read.
     """
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("narrow_tokens", P((Gather, Slice)), _narrow),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("narrow_tokens", P((Gather, Slice)), _narrow),
+        Rule("norm_apart", P((Gather, Slice), P((LayerNorm, RMSNorm), Any("x"), shared=True)), _apart),
+    )
