@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgesmith.ir.errors import ModelError, Unsupported, UsageError
-from edgesmith.ir.graph import Quant
+from edgesmith.ir.graph import Quant, Type
 from edgesmith.ir.interpret import run
 from edgesmith.ir.ops.activation import Clip, Erf, Gelu, HardSwish, Log, Relu, Sigmoid, Silu, Softmax
 from edgesmith.ir.ops.attention import Attention
@@ -119,6 +119,16 @@ def test_attention_bias_and_mask(build):
     made, close = compared(graph, WIDE)
     assert close > 0.999
     assert any(node.op.bias_shift for node in made.graph.nodes if type(node.op).__name__ == "QAttention")
+
+
+def test_a_learned_query(build):
+    net = build.Net("float32")
+    x = net.add(LayerNorm(), net.input(1, 9, 16), None, None)
+    k, v = (net.linear(x, 16, name=name) for name in "kv")
+    pooled = net.add(Attention(2, 0.35), net.normal(1, 1, 16, name="query", scale=3), k, v)
+    graph = net.output(net.linear(pooled, 4, name="out"))
+    _, close = compared(graph, WIDE)
+    assert close > 0.999
 
 
 def test_wide_heads_keep_scores_in_int32(build):
@@ -297,10 +307,19 @@ def test_everything_that_cannot_be_lowered_is_named_at_once(build):
     a = net.add(ReduceMax((1,), True), x, name="top")
     b = net.add(Div(), x, net.linear(x, 8, name="fc2"), name="ratio")
     graph = net.output(net.add(Add(), a, b), net.add(Conv(), net.input(2, 3, 4, 4, name="y"), net.normal(2, 3, 1, 1)))
-    with pytest.raises(Unsupported, match="3 operators") as caught:
+    with pytest.raises(Unsupported, match="3 operators or inputs") as caught:
         quantise(graph)
     assert set(caught.value.where) == {"/top", "/ratio", "/conv"}
     assert "batch is 2" in caught.value.why and caught.value.do
+
+
+def test_integer_inputs_are_refused(build):
+    net = build.Net("float32")
+    ids = net.graph.input("ids", Type("int64", (1, 4)))
+    graph = net.output(net.add(Gather(0), net.normal(10, 8, name="table"), ids, name="embedding"))
+    with pytest.raises(Unsupported) as caught:
+        quantise(graph)
+    assert set(caught.value.where) == {"ids", "/embedding"}
 
 
 def test_functions_with_poles_stay_finite(build):

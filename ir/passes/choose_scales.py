@@ -97,7 +97,11 @@ class ScaleChooser:
         return value
 
     def statistics(self, value: Value) -> Statistics:
-        """What calibration saw of a value."""
+        """What calibration saw of a value; a constant speaks for itself."""
+        if value.is_constant:
+            stats = Statistics()
+            stats.observe(value.array)
+            return stats
         return self.calibration[value.name]
 
     def reads(self, value: Value, direct: bool = True) -> Iterator[Read]:

@@ -12,6 +12,7 @@ from ..integer import multiplier
 from ..op import Op
 from ..ops import activation, shape
 from ..ops.integer import LEAST, MOST, QRequantise
+from . import observers
 from .channels_last import IMAGE, Layout, arranged, plain, same_order
 from .choose_scales import Form, ScaleChooser
 
@@ -61,7 +62,7 @@ class Lowering:
 
     def read(self, value: Value, layout: Layout | None = None, form: Form | None = None) -> Placed:
         """A computed value, requantised to `form` and brought into `layout` where these are given."""
-        placed = self.placed[id(value)]
+        placed = self._at(value)
         if form is not None and (form.dtype, form.quant) != (placed.form.dtype, placed.form.quant):
             key = (id(value), form)
             if key not in self._copies:
@@ -71,14 +72,22 @@ class Lowering:
 
     def read_narrow(self, value: Value, layout: Layout | None = None, symmetric: bool = False) -> Placed:
         """The value as int8, with zero point 0 if `symmetric`."""
-        form = self.placed[id(value)].form
+        form = self._at(value).form
         if form.dtype == "int8" and not (symmetric and form.quant.zero_point):
             return self.read(value, layout)
         return self.read(value, layout, self.chooser.narrow(value, symmetric))
 
     def layout(self, value: Value) -> Layout:
-        """The order in which a computed value lies now."""
-        return self.placed[id(value)].layout
+        """The order in which a value lies now."""
+        return self._at(value).layout
+
+    def _at(self, value: Value) -> Placed:
+        """Where a value is; a constant read as an activation (a learned query) becomes int16 here."""
+        if id(value) not in self.placed and value.is_constant:
+            quant = observers.symmetric(float(np.abs(value.array).max(initial=0.0)), MOST)
+            made = self.constant(quant.quantise(value.array, "int16"), value.name, quant)
+            self.placed[id(value)] = Placed(made, plain(len(value.shape)), Form("int16", quant))
+        return self.placed[id(value)]
 
     def reshaped(self, placed: Placed, float_shape: tuple[int, ...], layout: Layout) -> Placed:
         """A value in its float order, read under another float shape and then brought into `layout`."""

@@ -65,13 +65,16 @@ def _freeze(graph: Graph, node: Node) -> None:
 def refuse(graph: Graph) -> None:
     """Raise `Unsupported` naming every node that has no integer form, and why."""
     found: dict[str, list[str]] = defaultdict(list)
+    for value in graph.inputs:
+        if value.type.numpy.kind != "f":
+            found[f"input of {value.dtype}"].append(value.name)
     for node in graph.nodes:
         reason = obstacle(node)
         if reason:
             found[f"{type(node.op).__name__}: {reason}"] += node.sources or (node.name,)
     if found:
         raise Unsupported(
-            f"{sum(map(len, found.values()))} operators have no integer form",
+            f"{sum(map(len, found.values()))} operators or inputs have no integer form",
             where=[name for names in found.values() for name in names],
             why="; ".join(found),
             do="run the exact passes first; if they are run, replace these operators in the model or keep it in float",
@@ -82,6 +85,8 @@ def obstacle(node: Node) -> str:
     """Why a node has no integer form; empty when it has one."""
     if not isinstance(node.op, LOWERED):
         return "no integer operator computes it"
+    if all(value is None or value.is_constant for value in node.inputs):
+        return "all its operands are constant, fold it first"
     for kind, check in CHECKS.items():
         if isinstance(node.op, kind):
             reason = check(node)
@@ -101,10 +106,8 @@ def _one_image(node: Node) -> str:
 
 
 def _pair(node: Node) -> str:
-    a, b = node.input(0), node.input(1)
-    if isinstance(node.op, elementwise.Div) and not b.is_constant:
-        return "it divides by a computed value"
-    return "both operands are constant, fold them first" if a.is_constant and b.is_constant else ""
+    computed = isinstance(node.op, elementwise.Div) and not node.input(1).is_constant
+    return "it divides by a computed value" if computed else ""
 
 
 def _with_scalar(node: Node) -> str:
