@@ -17,7 +17,7 @@ from edgesmith.ir.ops.shape import Concat, Gather, Pad, Reshape, Resize, Slice, 
 from edgesmith.ir.passes.calibrate import calibrate
 from edgesmith.ir.passes.fidelity import report, snr
 from edgesmith.ir.passes.quantise import QuantOptions, convert, cosine, quantise
-from edgesmith.ir.text import show
+from edgesmith.ir.text import arrays_of, parse, show
 from edgesmith.ir.verify import verify
 
 WIDE, NARROW = QuantOptions(stream="int16"), QuantOptions(stream="int8")
@@ -33,6 +33,7 @@ def compared(graph, options, data=None, count=8):
     """(conversion, cosine of the outputs over unseen samples)."""
     made = convert(graph, samples(graph, 16, 1) if data is None else data, options)
     verify(made.graph, "quantise")
+    assert show(parse(show(made.graph), arrays_of(made.graph))) == show(made.graph)
     name = graph.inputs[0].name
     pairs = []
     for x in samples(graph, count, 2):

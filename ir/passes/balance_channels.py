@@ -17,10 +17,11 @@ from . import observers
 from .calibrate import Statistics
 
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+WORTHWHILE = 0.95
 
 
 def balanced(stats: Statistics, whole: Quant, readers: Sequence[Node]) -> Quant:
-    """int8 with a scale per channel of the last axis, or `whole` where that is as good.
+    """int8 with a scale per channel of the last axis, or `whole` where that is about as good.
 
     Args:
         stats: With extremes and power per channel.
@@ -32,7 +33,9 @@ def balanced(stats: Statistics, whole: Quant, readers: Sequence[Node]) -> Quant:
     candidates = [whole.scale * ratios**exponent for exponent in EXPONENTS]
     noise = [sum(noise_of(reader, scales, stats) for reader in readers) for scales in candidates]
     best = int(np.argmin(noise))
-    return whole if best == 0 else Quant(tuple(candidates[best].tolist()), whole.zero_point, -1)
+    return (
+        whole if noise[best] > WORTHWHILE * noise[0] else Quant(tuple(candidates[best].tolist()), whole.zero_point, -1)
+    )
 
 
 def noise_of(reader: Node, scales: Array, stats: Statistics) -> float:
