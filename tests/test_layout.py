@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
@@ -18,6 +19,8 @@ FOLDERS = ("frontend", "ir", "lowering", "nas", "report", "runtimes", "targets")
 OTHERS = ("benchmarks", "samples", "tests")
 FILE_LINES, FUNCTION_LINES, LINE_LENGTH = 400, 50, 120
 IMPORT_SECONDS = 0.3
+PRAGMA = re.compile(r"  # (type: ignore|noqa|fmt).*$")
+"""Notes to tools at the end of a line; they do not count as its length, as ruff has it."""
 
 ALLOWED = {
     "ir": {"ir"},
@@ -172,7 +175,7 @@ def test_lines_are_short() -> None:
         f"{name(path)}:{number}"
         for path in sources
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if len(line) > LINE_LENGTH
+        if len(PRAGMA.sub("", line)) > LINE_LENGTH
     ]
     assert not long
 
