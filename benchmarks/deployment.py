@@ -62,8 +62,9 @@ class Figures:
 
 def measure(case: Case, folder: Path) -> Figures:
     """Export, compile by the command line, and compare with ONNX Runtime on inputs that calibration did not see."""
-    import edgesmith
     import timm_corpus
+
+    import edgesmith
     from edgesmith.runtimes import series
 
     model = timm_corpus.export(case.model).model

@@ -20,7 +20,6 @@ from ..rewrite import Any, Match, Miss, P, Rule
 from .absorb import is_public, renewed
 from .base import Pass
 
-
 FEW = 8
 """A norm that is also read as a whole is repeated for a selection of at most one in so many rows."""
 
