@@ -38,7 +38,8 @@ ES_INLINE void es_taps_f32(
 
 /* The window of output pixel (oy, ox); one that lies inside the image has literal bounds, and its loops unroll. */
 ES_INLINE void es_window_f32(
-    const float *x, const es_window *g, int oy, int ox, int depth, const float *w0, const float *w1, float *s0, float *s1)
+    const float *x, const es_window *g, int oy, int ox, int depth, const float *w0, const float *w1, float *s0,
+    float *s1)
 {
     const int top = oy * g->stride_h - g->pad_top, left = ox * g->stride_w - g->pad_left;
     const int bottom = top + (g->kernel_h - 1) * g->dilation_h, right = left + (g->kernel_w - 1) * g->dilation_w;
@@ -56,8 +57,8 @@ ES_INLINE void es_window_f32(
  * zero, bias may be NULL. out holds pixel p of output o at p * pixel + o * plane: images (1, pixels), tokens
  * (outputs, 1). */
 ES_INLINE void es_conv_f32(
-    const float *x, const es_window *g, int groups, const float *w, const float *bias, int outputs, float *out, int pixel,
-    int plane)
+    const float *x, const es_window *g, int groups, const float *w, const float *bias, int outputs, float *out,
+    int pixel, int plane)
 {
     const int depth = g->channels / groups, per_group = outputs / groups;
     const int size = g->kernel_h * g->kernel_w * depth, step = per_group > 1 ? 2 : 1;
