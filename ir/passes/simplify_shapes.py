@@ -70,7 +70,7 @@ def _is_identity(node: Node) -> bool:
         return not any(op.pads)
     if isinstance(op, Concat):
         return len(node.inputs) == 1
-    return x.shape == y.shape and isinstance(op, (Reshape, Expand, Slice))
+    return x.shape == y.shape and isinstance(op, (Reshape, Expand, Slice, Split))
 
 
 def _shorten(graph: Graph, node: Node) -> int:
