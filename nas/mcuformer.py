@@ -1,7 +1,7 @@
 """MCUFormer's search space and its rule for RAM, as published: a yardstick beside the real memory planner.
 
 The rule counts, in bytes of int8, the input of an FFN, its hidden layer and one low-rank weight of it held in RAM. It
-leaves out queries, keys, values and scores, and it needs no schedule, so it is neither a bound nor what a compile takes.
+leaves out queries, keys, values and scores and needs no schedule, so it is neither a bound nor what a compile takes.
 Source: Liang et al., MCUFormer (NeurIPS 2023), sections 3.1 and 3.2, and the authors' released search code.
 """
 
@@ -62,5 +62,6 @@ class Supernet:
         for width, depth in product(WIDTHS, DEPTHS):
             shares = {RATIOS[0]: 0.5**depth, RATIOS[1]: 1 - 0.5**depth}
             count = published_tokens(self.patch)
-            legal += sum(share for ratio, share in shares.items() if peak_bytes(width, count, ratio, self.rank) <= limit)
+            fits = {r: peak_bytes(width, count, r, self.rank) <= limit for r in RATIOS}
+            legal += sum(share for ratio, share in shares.items() if fits[ratio])
         return legal / (len(WIDTHS) * len(DEPTHS))
