@@ -235,3 +235,12 @@ def test_attention_with_a_mask_computed_at_run_time_is_explained() -> None:
     finally:
         tracing.reset(token)
     assert "softmax is taken of Add" in trace.nearest("attention")
+
+
+def test_scores_divided_by_zero_are_left_alone() -> None:
+    """A degenerate file must not stop the import."""
+    graph = Graph()
+    x = graph.input("x", Type("float32", (1, 2, 3, 3)))
+    scores = graph.add(Div(), graph.add(MatMul(), x, x), graph.constant(np.float32(0).reshape(())))
+    graph.output(graph.add(MatMul(), graph.add(Softmax(-1), scores), x), "y")
+    assert Counter(type(node.op).__name__ for node in recognised(graph).nodes) == {"MatMul": 2, "Div": 1, "Softmax": 1}

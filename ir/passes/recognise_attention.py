@@ -61,6 +61,8 @@ def _attention(match: Match, transposed: bool) -> Value:
     if softmax.output.shape != scores.product.output.shape:
         raise Miss("the bias enlarges the scores")
     at_q, at_k, at_v = origin_of(left), origin_of(right), origin_of(values, through_factors=False)
+    if any(not origin.source.shape or not origin.source.type.size for origin in (at_q, at_k, at_v)):
+        raise Miss("an operand has no tokens")
     layout = layout_of(left, at_q)
     bias = _bias(scores.bias, layout, softmax.output.shape)
     q = tokens_of(graph, left, at_q, layout, "q")

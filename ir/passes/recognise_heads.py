@@ -56,7 +56,8 @@ def factor_of(node: Node) -> tuple[Value, float] | None:
     for x, number in pairs if isinstance(node.op, Mul) else pairs[:1]:
         if number.data is not None and number.data.size == 1 and x.shape == node.output.shape:
             s = float(number.data.reshape(()))
-            return x, s if isinstance(node.op, Mul) else 1 / s
+            if s != 0:  # a quotient by zero is no factor, a product with it no score
+                return x, s if isinstance(node.op, Mul) else 1 / s
     return None
 
 
