@@ -197,9 +197,12 @@ def _overwrites(output: Value, candidates: Iterable[Value | None]) -> tuple[tupl
 
 
 def _attention(group: Group) -> Iterable[Schedule]:
-    """Keys and values of `heads` heads are packed for all tokens; queries then pass in tiles, three rows at a time."""
+    """Keys and values of `heads` heads are packed for all tokens; queries then pass in tiles, three rows at a time.
+
+    The sequences of a batch run one after the other through the same scratch.
+    """
     heads = group.roles["attention"].op.heads  # type: ignore[attr-defined]
-    rows = max(row_count(value) for value in group.roles["attention"].inputs[:2] if value is not None)
+    rows = max(group.roles["attention"].input(i).shape[-2] for i in (0, 1))
     for held in (n for n in range(heads, 0, -1) if heads % n == 0):
         for tile in tiles(rows):
             yield _attention_schedule(group, heads, held, tile)
@@ -209,7 +212,7 @@ def _attention_schedule(group: Group, heads: int, held: int, tile: int) -> Sched
     roles = group.roles
     node = roles["attention"]
     q, k, v = node.input(0), node.input(1), node.input(2)
-    queries, keys, depth, width = row_count(q), row_count(k), q.shape[-1] // heads, v.shape[-1] // heads
+    queries, keys, depth, width = q.shape[-2], k.shape[-2], q.shape[-1] // heads, v.shape[-1] // heads
     q_tile = min(tile, -(-queries // 3) * 3)
     # Phases: 0 pack keys and values, 1 queries, 2 projection. With all heads held, 1 and 2 alternate tile by tile; with
     # fewer, 0 and 1 alternate, and the projection waits until the heads of all rows have gathered.
@@ -236,8 +239,8 @@ def _attention_schedule(group: Group, heads: int, held: int, tile: int) -> Sched
         "all_heads" if held == heads else "head_by_head", tile, held, pack(needs),
         overwrites=_overwrites(group.output, [_residual(group), source] if safe else []),
         extra_macs=(heads // held - 1) * _refill(roles),
-        weight_passes=max((count for _, count in read), default=1),
-        weight_bytes=sum(_weight_bytes(node) * count for node, count in read),
+        weight_passes=q.shape[0] * max((count for _, count in read), default=1),
+        weight_bytes=q.shape[0] * sum(_weight_bytes(node) * count for node, count in read),
     )
 
 

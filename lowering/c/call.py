@@ -25,6 +25,7 @@ class Call:
         constants: The library's pool.
         arguments: (C type, name, arena offset) in the order of the C signature.
         fields: (C type, name, C expression) of the constant struct.
+        values: The arguments that are values, by name; the others are scratch.
         pixels: Whether it reads the image through the callback.
         body: The statements of the function.
     """
@@ -35,6 +36,7 @@ class Call:
     constants: Constants
     arguments: list[tuple[str, str, int]] = field(default_factory=list)
     fields: list[tuple[str, str, str]] = field(default_factory=list)
+    values: dict[str, Value] = field(default_factory=dict)
     pixels: bool = False
     body: str = ""
 
@@ -50,6 +52,7 @@ class Call:
 
     def value(self, name: str, value: Value) -> str:
         """Pass a value that lies in RAM; returns its C name."""
+        self.values[name] = value
         return self._argument(C_TYPES[value.dtype], name, self.plan.buffer(value.name).offset)
 
     def scratch(self, name: str, ctype: str = "int16_t") -> str:

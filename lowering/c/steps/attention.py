@@ -14,7 +14,6 @@ import numpy as np
 
 from ....ir.graph import Node, Value
 from ....ir.integer_layout import packed_bytes
-from ....ir.memory.group import row_count
 from ....ir.ops.integer_attention import QAttention
 from ..call import Call
 from ..text import render, up
@@ -29,6 +28,9 @@ BODY = """\
             es_matmul(mixed_tile, first, count, {{ p.k }}, {{ p.w }}, {{ p.b }}, {{ p.n }}, \
 {{ p.store.function }}, &to_out);
 {% endmacro %}
+{% if batch > 1 %}
+    for (int sequence = 0; sequence < {{ batch }}; sequence++{{ advance }}) {
+{% endif %}
     for (int lot = 0; lot < {{ heads }}; lot += {{ held }}) {
 {% if d % 4 or m % 2 %}
         es_clear(keys, {{ held * keys_head }});
@@ -80,6 +82,9 @@ keys + h * {{ keys_head }}, {{ m }}, values + h * {{ values_head }}, {{ dv }}, &
 {{ project(" + first * %d" % (heads * dv)) }}
     }
 {% endif %}
+{% if batch > 1 %}
+    }
+{% endif %}
 """
 
 
@@ -102,7 +107,7 @@ def emit(call: Call) -> None:
     op = node.op
     assert isinstance(op, QAttention)
     q, k, v = (node.input(i) for i in range(3))
-    s = _Shape(row_count(q), row_count(k), op.heads, schedule.heads, q.shape[-1] // op.heads, v.shape[-1] // op.heads)
+    s = _Shape(q.shape[1], k.shape[1], op.heads, schedule.heads, q.shape[-1] // op.heads, v.shape[-1] // op.heads)
     whole = s.held < s.heads
     q_tile = min(schedule.rows, up(s.n, 3))
     for name in ("keys", "values"):
@@ -115,14 +120,21 @@ def emit(call: Call) -> None:
     out = gathered if projection else f"{call.value('out', group.output)} + first * {s.heads * s.dv}"
     bias = node.optional(5)
     biased = "NULL" if bias is None else f"{call.array('bias', bias)} + (head * {s.n} + first) * {s.m}"
+    queries = _queries(call, s, q)
     call.body = render(
-        BODY, n=s.n, m=s.m, heads=s.heads, held=s.held, d=s.d, dv=s.dv, up=up, tile=schedule.rows, q_tile=q_tile,
-        parts=parts, stored=stored, q=_queries(call, s, q), p=projection, whole=whole, out=out,
+        BODY, batch=q.shape[0], advance=_advance(call, q.shape[0]), n=s.n, m=s.m, heads=s.heads, held=s.held, d=s.d,
+        dv=s.dv, up=up, tile=schedule.rows, q_tile=q_tile,
+        parts=parts, stored=stored, q=queries, p=projection, whole=whole, out=out,
         keys_head=packed_bytes(s.m, s.d), values_head=packed_bytes(s.dv, s.m), bias=biased, bias_shift=op.bias_shift,
         mz=call.array("mz", np.asarray(op.mz, np.int32), f"{node.name} score multipliers"), pre=op.pre,
         table=call.array("table", node.input(4)), mult=call.pairs("mult", node.input(3)),
         zero=number(call, "zero", op.quant.zero_point),
     )  # fmt: skip
+
+
+def _advance(call: Call, batch: int) -> str:
+    """C text that moves every pointer to a value on by one sequence."""
+    return "".join(f", {name} += {value.type.size // batch}" for name, value in call.values.items())
 
 
 def _linear(call: Call, s: _Shape, side: str, node: Node, width: int) -> dict[str, Any]:

@@ -1,0 +1,172 @@
+"""Whole small networks through quantiser, planner and code generator: every schedule has the reference's bits."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from edgesmith import targets
+from edgesmith.ir import interpret
+from edgesmith.ir.graph import Graph
+from edgesmith.ir.memory import plan
+from edgesmith.ir.ops.activation import Gelu, HardSwish, Relu, Sigmoid, Silu, Tanh
+from edgesmith.ir.ops.attention import Attention
+from edgesmith.ir.ops.elementwise import Add, Mul
+from edgesmith.ir.ops.pool import AveragePool, MaxPool, Mean
+from edgesmith.ir.ops.shape import Reshape, Resize, Slice, Transpose
+from edgesmith.ir.passes.pipelines import run_pipeline
+from edgesmith.ir.passes.quantise import QuantOptions, convert
+from edgesmith.lowering.c import toolchain
+from edgesmith.lowering.c.lower import Vector, lower
+
+pytestmark = pytest.mark.compiler
+
+Make = Callable[[ModuleType], Graph]
+NETS: dict[str, Make] = {}
+PAD = (1, 1, 1, 1)
+
+
+def network(make: Make) -> Make:
+    NETS[make.__name__] = make
+    return make
+
+
+def attend(net, x, heads, width, queries=None, bias=None):
+    """Attention of `width` channels between projections, with the stream added."""
+    source = x if queries is None else queries
+    normed = net.layernorm(x, name="norm")
+    q = net.linear(net.layernorm(source, name="norm_q") if queries is not None else normed, width, name="q")
+    k, v = net.linear(normed, width, name="k"), net.linear(normed, width, name="v")
+    mixed = net.add(Attention(heads, (width // heads) ** -0.5), q, k, v, bias, name="mixed")
+    return net.add(Add(), source, net.linear(mixed, source.shape[-1], name="proj"), name="stream")
+
+
+@network
+def odd_vit(build):
+    return build.vit("float32", depth=2, width=15, heads=3)
+
+
+@network
+def mean_pooled_vit(build):
+    return build.vit("float32", depth=2, width=16, heads=2, head="mean")
+
+
+@network
+def batch_of_sequences(build):
+    net = build.Net("float32")
+    return net.output(attend(net, net.add(Reshape((3, 7, 12)), net.input(1, 21, 12), name="cut"), 2, 12))
+
+
+@network
+def batch_of_sequences_and_narrow_queries(build):
+    net = build.Net("float32")
+    x = net.add(Reshape((2, 9, 10)), net.input(1, 18, 10), name="cut")
+    first = net.add(Slice((0,), (2,), (1,), (1,)), x, name="first")
+    return net.output(attend(net, x, 2, 14, first))
+
+
+@network
+def attention_with_a_bias(build):
+    net = build.Net("float32")
+    return net.output(attend(net, net.input(1, 11, 8), 2, 6, bias=net.normal(2, 11, 11)))
+
+
+@network
+def bare_attention(build):
+    net = build.Net("float32")
+    x = net.input(1, 6, 8)
+    parts = [net.add(Tanh(), net.linear(x, 8, name=name), name=f"{name}_tanh") for name in "qkv"]
+    return net.output(net.add(Attention(2, 0.5), *parts, name="bare"))
+
+
+@network
+def attention_that_is_read_as_it_is(build):
+    net = build.Net("float32")
+    x = net.input(1, 7, 9)
+    q, k, v = (net.linear(x, n, name=name) for name, n in (("q", 6), ("k", 6), ("v", 15)))
+    return net.output(net.add(Attention(3, 0.7), q, k, v, name="mixed"))
+
+
+@network
+def stream_with_a_later_reader(build):
+    net = build.Net("float32")
+    x = net.linear(net.input(1, 8, 12), 12, name="stem")
+    y = attend(net, x, 2, 12)
+    return net.output(net.add(Add(), y, x, name="again"))
+
+
+@network
+def row_chains(build):
+    net = build.Net("float32")
+    x = net.input(1, 5, 7)
+    for name, act in (("a", Gelu()), ("b", Silu()), ("c", HardSwish()), ("d", Relu())):
+        hidden = net.add(act, net.linear(net.layernorm(x, name=f"{name}n"), 11, name=f"{name}1"), name=f"{name}act")
+        x = net.add(Add(), x, net.linear(hidden, 7, name=f"{name}2"), name=f"{name}add")
+    return net.output(net.layernorm(x, name="last"))
+
+
+@network
+def convolutions(build):
+    net = build.Net("float32")
+    x = net.add(Relu(), net.conv(net.input(1, 3, 13, 11), 8, 3, strides=(2, 2), pads=PAD), name="stem")
+    y = net.add(HardSwish(), net.conv(x, 8, 3, name="dw", groups=8, pads=PAD), name="dw_act")
+    gate = net.add(Mean((2, 3), True), y, name="squeeze")
+    gate = net.add(Sigmoid(), net.conv(gate, 8, name="excite"), name="gate")
+    y = net.add(Add(), x, net.conv(net.add(Mul(), y, gate, name="gated"), 8, name="project"), name="sum")
+    y = net.add(MaxPool((3, 3), (2, 2), PAD), net.conv(y, 6, 3, name="grouped", groups=2), name="pool")
+    y = net.add(AveragePool((3, 3), (1, 1), PAD), y, name="mean")
+    return net.output(net.add(Resize((6, 5), "linear"), y, name="resized"))
+
+
+@network
+def image_to_tokens_and_back(build):
+    net = build.Net("float32")
+    x = net.conv(net.input(1, 3, 8, 8), 6, 3, strides=(2, 2), pads=PAD)
+    tokens = net.add(Transpose((0, 2, 1)), net.add(Reshape((1, 6, 16)), x, name="flat"), name="tokens")
+    tokens = attend(net, tokens, 3, 6)
+    image = net.add(Reshape((1, 6, 4, 4)), net.add(Transpose((0, 2, 1)), tokens, name="back"), name="image")
+    return net.output(net.conv(image, 4, 3, name="head", pads=PAD))
+
+
+def addresses(arrays):
+    return [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+
+
+VARIANTS = [(name, stream, budget) for name in NETS for stream in ("int8", "int16") for budget in ("least", "plenty")]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, build):
+    """All networks, streams and budgets in one shared object: (library, what each takes and must give)."""
+    folder, sources, expected = tmp_path_factory.mktemp("graphs"), [], {}
+    for name, stream, budget in VARIANTS:
+        graph = NETS[name](build)
+        shape = graph.inputs[0].shape
+        run_pipeline(graph)
+        data = np.random.default_rng(7).standard_normal((4, *shape[1:])).astype(np.float32)
+        integer = convert(graph, data, QuantOptions(stream=stream)).graph
+        entry = integer.inputs[0]
+        limits = np.iinfo(entry.dtype)
+        x = np.random.default_rng(3).integers(limits.min, limits.max, entry.shape, endpoint=True).astype(entry.dtype)
+        wanted = interpret.run(integer, {entry.name: x})
+        label = f"{name}_{stream}_{budget}"
+        chosen = plan(integer, None if budget == "least" else 1 << 20)
+        lower(integer, chosen, targets.get("host"), folder / label, label, Vector({entry.name: x}, wanted))
+        sources += [*sorted((folder / label / "src").glob("*.c")), folder / label / "test" / "harness.c"]
+        expected[label] = x, wanted
+    return ctypes.CDLL(str(toolchain.compile_shared(sources, folder / "all.so", optimise="-O1"))), expected
+
+
+@pytest.mark.parametrize(("name", "stream", "budget"), VARIANTS)
+def test_a_network_has_the_bits_of_its_reference(built, name: str, stream: str, budget: str) -> None:
+    library, expected = built
+    x, wanted = expected[f"{name}_{stream}_{budget}"]
+    got = {key: np.zeros_like(array) for key, array in wanted.items()}
+    assert library[f"{name}_{stream}_{budget}_harness"](*addresses([x, *got.values()])) == 0
+    for key, array in wanted.items():
+        np.testing.assert_array_equal(got[key], array)
+        assert len(np.unique(array)) > 1  # a constant answer would prove nothing
