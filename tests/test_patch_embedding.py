@@ -89,3 +89,23 @@ def test_only_pixels_inside_the_image_are_asked_for_each_of_them_once(tmp_path: 
     arena = (ctypes.c_double * (-(-size // 8)))()
     loaded["embedding_run"](arena, camera, None)
     assert (asked == 1).all()
+
+
+def test_of_two_images_the_larger_comes_through_the_callback(tmp_path: Path) -> None:
+    """There is one callback: the other image is held in RAM."""
+    draw, graph, feeds = np.random.default_rng(2), Graph("embedding"), {}
+    for name, side in (("left", 8), ("right", 12)):
+        image = graph.input(name, Type("int8", (1, side, side, 3), Quant(0.02)))
+        weight = graph.constant(draw.integers(-127, 128, (6, 4, 4, 3)).astype(np.int8))
+        bias, mult = graph.constant(np.zeros(6, np.int32)), graph.constant(np.full(6, 2**22, np.int32))
+        graph.output(graph.add(QPatchEmbed(Quant(0.1), "int8", (4, 4)), image, weight, bias, mult), f"{name}_tokens")
+        feeds[name] = draw.integers(-128, 128, image.shape).astype(np.int8)
+    planned, wanted = plan(graph), interpret.run(graph, feeds)
+    assert planned.streamed == ("right",)
+    lower(graph, planned, targets.get("stm32f746"), tmp_path, "embedding", Vector(feeds, wanted))
+    sources = [*sorted((tmp_path / "src").glob("*.c")), tmp_path / "test" / "harness.c"]
+    loaded = ctypes.CDLL(str(toolchain.compile_shared(sources, tmp_path / "embedding.so")))
+    got = [np.zeros(array.shape, np.int8) for array in wanted.values()]
+    assert loaded["embedding_harness"](*(ctypes.c_void_p(array.ctypes.data) for array in (*feeds.values(), *got))) == 0
+    for array, right in zip(got, wanted.values(), strict=True):
+        np.testing.assert_array_equal(array, right)

@@ -12,7 +12,7 @@ from functools import cached_property
 import networkx
 
 from ..graph import Graph, Value
-from .group import Group, form_groups
+from .group import form_groups
 from .schedule import Schedule, schedules
 from .scratch import align
 
@@ -45,7 +45,7 @@ def stacked(sizes: Iterable[int]) -> int:
 class Network:
     """The executable groups of a graph (views need no code), their storages and their schedules.
 
-    Graph inputs that come through a callback are `streamed` and have no storage.
+    A graph input that comes through a callback is `streamed` and has no storage.
     """
 
     def __init__(self, graph: Graph, callback: bool = True) -> None:
@@ -66,7 +66,8 @@ class Network:
         for i, group in enumerate(self.groups):
             for value in group.inputs:
                 readers[roots[value]] = readers.get(roots[value], 0) | 1 << i
-        self.schedules = [self._schedules(group, callback) for group in self.groups]
+        camera = self._camera() if callback else None
+        self.schedules = [schedules(group, camera in group.inputs) for group in self.groups]
         self.streamed = {name for options in self.schedules for option in options for name in option.streams}
         self.storages = [
             Storage(value, maker.get(value, -1), readers.get(value, 0), value in public, value.type.nbytes)
@@ -74,11 +75,12 @@ class Network:
         ]
         self.index = {storage.value.name: i for i, storage in enumerate(self.storages)}
 
-    def _schedules(self, group: Group, callback: bool) -> tuple[Schedule, ...]:
-        """A callback stands for a graph input that only this group reads."""
-        source = group.inputs[0] if group.inputs else None
-        alone = source is not None and source in self.graph.inputs and len(source.readers) == 1
-        return schedules(group, callback and alone)
+    def _camera(self) -> Value | None:
+        """The one graph input that a callback can stand for: the largest image that an embedding alone reads."""
+        given, kept = self.graph.inputs, self.graph.outputs
+        images = [group.inputs[0] for group in self.groups if group.kind == "embed"]
+        alone = [image for image in images if image in given and len(image.uses) == 1 and image not in kept]
+        return max(alone, key=lambda image: image.type.nbytes, default=None)
 
     def storage_of(self, name: str) -> int:
         """The storage of a value, by the value's name."""

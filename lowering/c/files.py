@@ -100,6 +100,7 @@ static const {{ step.function }}_constants step_{{ step.index }} = {
 {% endfor %}
 void {{ prefix }}_step(int step, void *arena{% if pixels %}, {{ prefix }}_pixels *pixels, void *user{% endif %})
 {
+{% if steps %}
     int8_t *const base = (int8_t *)arena;
     switch (step) {
 {% for step in steps %}
@@ -115,6 +116,10 @@ ES_IN({{ type }}, {{ offset }}){{ ", " if not loop.last }}
     default:
         break;
     }
+{% else %}
+    (void)step;
+    (void)arena;
+{% endif %}
 }
 
 void {{ prefix }}_run(void *arena{% if pixels %}, {{ prefix }}_pixels *pixels, void *user{% endif %})

@@ -27,6 +27,16 @@ KERNELS = Path(__file__).parent / "kernels"
 CODE_RESERVE = 64 * 1024
 """Bytes of internal flash kept for code when constants are placed; the linker has the last word."""
 
+LONGEST = 64
+"""Characters of a model's name that symbols and files begin with; file systems take 255."""
+
+C_HEADERS = {
+    "assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math", "setjmp",
+    "signal", "stdalign", "stdarg", "stdatomic", "stdbool", "stddef", "stdint", "stdio", "stdlib", "stdnoreturn",
+    "string", "tgmath", "threads", "time", "uchar", "wchar", "wctype",
+}  # fmt: skip
+"""Headers of the C library (C11, 7.1.2)."""
+
 MARGIN = 1e-5
 """How far floats of the self-test may be off, as a share of the output's largest: sums are taken in another order."""
 
@@ -97,9 +107,13 @@ def lower(graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vec
 
 
 def symbol(name: str) -> str:
-    """A C identifier made from a model's name; files are named after it, so no kernel's file may have it already."""
-    cleaned = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or "model"
-    return f"m_{cleaned}" if cleaned[0].isdigit() or (KERNELS / f"{cleaned}.h").exists() else cleaned
+    """A C identifier made from a model's name.
+
+    Files are named after it: no header of ours or of C's may have the name already, as these lie on the same path.
+    """
+    cleaned = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower()[:LONGEST].rstrip("_") or "model"
+    taken = cleaned in C_HEADERS or (KERNELS / f"{cleaned}.h").exists()
+    return f"m_{cleaned}" if taken or cleaned[0].isdigit() or re.match("es(_|$)", cleaned) else cleaned
 
 
 def place_constants(constants: Constants, target: Target) -> set[str]:
@@ -197,7 +211,7 @@ def _write_tests(folder: Path, context: dict[str, Any], vector: Vector) -> None:
     test = folder / "test"
     test.mkdir()
     (test / "harness.c").write_text(render(HARNESS, **context), encoding="ascii")
-    stored = Constants("vector")
+    stored = Constants(f"{context['prefix']}_test")
     inputs = [stored.add(array, f"input {name}") for name, array in vector.inputs.items()]
     outputs = [stored.add(array, f"expected {name}") for name, array in vector.outputs.items()]
     vectors = stored.declarations() + "".join(stored.definitions(set()))

@@ -1,6 +1,9 @@
-/* memcpy and memset for images without a C library: weak, so that a library's own win. Include in one file only. */
+/* memcpy and memset, which compilers call unasked, for programs without a C library (-ffreestanding): weak, so that
+ * others win over them. Include in one file only. */
 #ifndef ES_MEMORY_H
 #define ES_MEMORY_H
+
+#if !__STDC_HOSTED__
 
 #include <stddef.h>
 #include <stdint.h>
@@ -31,5 +34,7 @@ __attribute__((weak)) void *memset(void *to, int value, size_t count)
     }
     return to;
 }
+
+#endif
 
 #endif
