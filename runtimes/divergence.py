@@ -36,7 +36,8 @@ class Divergence:
 
     def __str__(self) -> str:
         """A line for people."""
-        origin = f" (from {', '.join(self.sources)})" if self.sources else ""
+        ends = dict.fromkeys((*self.sources[:1], *self.sources[-1:]))
+        origin = f" (from {' to '.join(ends)})" if ends else ""
         return f"step {self.step}, {self.kind} '{self.name}'{origin}"
 
     def json(self) -> dict[str, Any]:

@@ -193,6 +193,11 @@ def outcome(program: Path) -> int:
     return subprocess.run([program], capture_output=True, check=False, timeout=60).returncode
 
 
+def test_undefined_behaviour_does_trap(tmp_path: Path) -> None:
+    (tmp_path / "overflow.c").write_text("int main(int argc, char **argv) { return argv && 2147483647 + argc > 0; }\n")
+    assert outcome(build([tmp_path / "overflow.c"], tmp_path / "program", *TRAPPING)) < 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_self_test_passes_where_undefined_behaviour_traps(
     libraries: dict[str, Library], name: str, tmp_path: Path

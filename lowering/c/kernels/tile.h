@@ -82,9 +82,12 @@ ES_INLINE void es_tile_patch(
     }
     for (int y = top; y < top + g->kernel_h; y++) {
         const int inside = !padded || (y >= 0 && y < g->height && first < end);
-        if (padded)
-            for (int i = 0; i < values; i++)
+        if (padded) {
+            for (int i = 0; i < (inside ? first : values); i++)
                 line[i] = (int8_t)g->zero;
+            for (int i = inside ? end : values; i < values; i++)
+                line[i] = (int8_t)g->zero;
+        }
         if (inside)
             pixels(user, y, left * g->channels + first, end - first, line + first);
         for (int i = 0; i < values; i++, k++)
