@@ -13,8 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .driver import compile, load
-    from .execution import run
+    from .driver import compile, load, run
     from .ir.errors import EdgesmithError
     from .ir.graph import Graph
     from .lowering.artifact import Artifact
@@ -30,7 +29,7 @@ HOMES = {
     "Target": "targets",
     "compile": "driver",
     "load": "driver",
-    "run": "execution",
+    "run": "driver",
 }
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import edgesmith
-from edgesmith import console, execution
+from edgesmith.cli import console
+from edgesmith.driver import execution
 from edgesmith.ir.errors import InternalError
 from edgesmith.lowering import artifact as artifacts
 from edgesmith.lowering.c import lower

@@ -9,7 +9,8 @@ import pytest
 from onnx import save
 
 import edgesmith
-from edgesmith import driver, execution, targets
+from edgesmith import targets
+from edgesmith.driver import execution, stages
 from edgesmith.ir import interpret
 from edgesmith.ir.errors import BudgetError, InternalError, MachineError, ModelError, UsageError
 
@@ -113,18 +114,18 @@ def test_sizes_may_be_bound_by_the_caller(networks, typical, tmp_path):
 
 def test_noise_is_called_noise(tiny, tmp_path):
     found = edgesmith.compile(tiny, "host", out=tmp_path / "out")
-    assert found.manifest["calibration"] == {"source": "noise", "samples": driver.NOISE_SAMPLES}
+    assert found.manifest["calibration"] == {"source": "noise", "samples": stages.NOISE_SAMPLES}
     assert "accuracy is unknown" in found.report.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("stream", ["int8", "int16"])
 def test_the_stream_is_what_was_asked_for(tiny, typical, tmp_path, stream):
-    stages = []
+    said = []
     found = edgesmith.compile(
-        tiny, "host", out=tmp_path / "out", calibration=typical, stream=stream, progress=stages.append
+        tiny, "host", out=tmp_path / "out", calibration=typical, stream=stream, progress=said.append
     )
     assert found.manifest["stream"] == stream
-    assert stages[0] == "read the model" and "generate C" in stages
+    assert said[0] == "read the model" and "generate C" in said
 
 
 def test_a_target_of_one_s_own_travels_with_the_artifact(tiny, typical, tmp_path):
@@ -180,12 +181,12 @@ def test_memory_other_than_planned_is_no_artifact(tiny, typical, tmp_path, monke
 def test_stack_counts_against_the_budget(compiled, tiny, typical, tmp_path):
     arena, total = compiled.memory["arena_bytes"], compiled.memory["total"]
     enough = edgesmith.compile(
-        tiny, TARGET, out=tmp_path / "fits", calibration=typical, ram=arena + driver.STACK_ALLOWANCE
+        tiny, TARGET, out=tmp_path / "fits", calibration=typical, ram=arena + stages.STACK_ALLOWANCE
     )
     assert enough.memory["total"] == total
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch, pytest.raises(BudgetError, match=r"bytes of RAM .* more than the budget"):
-        patch.setattr(driver, "STACK_ALLOWANCE", 0)
+        patch.setattr(stages, "STACK_ALLOWANCE", 0)
         edgesmith.compile(tiny, TARGET, out=tmp_path / "deep" / "out", calibration=typical, ram=total - 1)
     assert not (tmp_path / "deep").exists()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgesmith import frontend
-from edgesmith.feeds import Input, inputs_of, read, samples
+from edgesmith.driver.feeds import Input, inputs_of, read, samples
 from edgesmith.ir.errors import ModelError
 
 COLOUR = Input("x", (1, 3, 4, 6), (0.5, 0.25, 0.0), (0.5, 0.5, 1.0))

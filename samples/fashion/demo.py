@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 import edgesmith
-from edgesmith import console, feeds
+from edgesmith.cli import console
+from edgesmith.driver import feeds
 from edgesmith.runtimes import series
 
 HERE = Path(__file__).parent

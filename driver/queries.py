@@ -8,20 +8,20 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ir.errors import UsageError
+from ..ir.errors import UsageError
 
 if TYPE_CHECKING:
-    from .ir.graph import Graph
-    from .ir.passes.base import Pass
-    from .targets import Target
+    from ..ir.graph import Graph
+    from ..ir.passes.base import Pass
+    from ..targets import Target
 
 __all__ = ["doctor", "find_target", "own_file", "show", "targets"]
 
 
 def passes() -> list[Pass]:
     """All passes that need no data, in order: recognition, then the exact ones."""
-    from .ir.passes.pipelines import EXACT
-    from .ir.passes.recognise import RECOGNISE
+    from ..ir.passes.pipelines import EXACT
+    from ..ir.passes.recognise import RECOGNISE
 
     return [*RECOGNISE, *EXACT]
 
@@ -34,9 +34,9 @@ def show(
     Raises:
         UsageError: No pass has that name.
     """
-    from . import frontend
-    from .ir.cost import cost
-    from .ir.text import show as text
+    from .. import frontend
+    from ..ir.cost import cost
+    from ..ir.text import show as text
 
     known = [each.name for each in passes()]
     if after not in (None, "import", *known):
@@ -59,7 +59,7 @@ def show(
 
 
 def _until(after: str | None) -> Iterator[Pass]:
-    from .ir.passes.recognise import RECOGNISE
+    from ..ir.passes.recognise import RECOGNISE
 
     if after == "import":
         return
@@ -79,7 +79,7 @@ def find_target(name: str | Target) -> Target:
     Raises:
         UsageError: No such target, or its file is wrong.
     """
-    from . import targets as devices
+    from .. import targets as devices
 
     try:
         found = devices.get(name.name if isinstance(name, devices.Target) else name)
@@ -97,7 +97,7 @@ def own_file(name: str | Target) -> Path | None:
 
 def targets() -> dict[str, Any]:
     """Every device with its budgets, in bytes."""
-    from . import targets as devices
+    from .. import targets as devices
 
     return {"targets": [_target(devices.get(name)) for name in devices.names()]}
 
@@ -117,6 +117,6 @@ def _target(device: Target) -> dict[str, Any]:
 
 def doctor(build: bool = False) -> dict[str, Any]:
     """Every tool that some verb may need, and whether it works here."""
-    from .runtimes.doctor import examine
+    from ..runtimes.doctor import examine
 
     return {"checks": [asdict(check) for check in examine(build=build)]}

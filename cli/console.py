@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from .ir.errors import EdgesmithError
+from ..ir.errors import EdgesmithError
 
 __all__ = ["Progress", "compile", "doctor", "error", "progress", "run", "show", "targets"]
 

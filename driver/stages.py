@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ir.errors import BudgetError, InternalError, UsageError
 from . import figures
 from .execution import quantised, real, runner, same, save_vectors
 from .feeds import Input, Source, inputs_of, samples, synthetic
-from .ir.errors import BudgetError, InternalError, UsageError
 from .ladder import Ladder
 from .queries import find_target, own_file
 
 if TYPE_CHECKING:
-    from .ir.graph import Array, Graph
-    from .ir.memory import Plan
-    from .ir.passes.base import Pass
-    from .lowering.artifact import Artifact
-    from .lowering.c.toolchain import Sizes
-    from .runtimes import Measurement
-    from .targets import Target
+    from ..ir.graph import Array, Graph
+    from ..ir.memory import Plan
+    from ..ir.passes.base import Pass
+    from ..lowering.artifact import Artifact
+    from ..lowering.c.toolchain import Sizes
+    from ..runtimes import Measurement
+    from ..targets import Target
 
 __all__ = ["Compilation", "compile", "load"]
 
@@ -52,7 +52,7 @@ def load(model: str | PathLike[str], shapes: Shapes | None = None) -> Graph:
     Raises:
         ModelError: The file cannot be used, or holds operators that are unknown here (all are named).
     """
-    from . import frontend
+    from .. import frontend
 
     return frontend.load(model, shapes)
 
@@ -88,7 +88,7 @@ def compile(
         MachineError: A tool is missing here (5).
         UsageError: Unknown target, or `out` holds something else than an artifact (2).
     """
-    from .lowering.artifact import check_vacant
+    from ..lowering.artifact import check_vacant
 
     place = Path(out)
     check_vacant(place)
@@ -118,9 +118,9 @@ class Compilation:
 
     def read(self, model: str | PathLike[str] | Graph, shapes: Shapes, calibration: Source | None) -> None:
         """Import the model and the data; ONNX Runtime's outputs are what everything later is held against."""
-        from . import frontend
-        from .ir.graph import Graph
-        from .runtimes import series
+        from .. import frontend
+        from ..ir.graph import Graph
+        from ..runtimes import series
 
         self.say("read the model")
         path = None if isinstance(model, Graph) else Path(model)
@@ -141,8 +141,8 @@ class Compilation:
 
     def simplify(self) -> None:
         """Recognise operators, then apply the exact passes; each that changes something is a rung."""
-        from . import frontend
-        from .ir.passes.pipelines import run_pipeline
+        from .. import frontend
+        from ..ir.passes.pipelines import run_pipeline
 
         self.say("recognise operators")
         frontend.recognised(self.graph)
@@ -154,14 +154,14 @@ class Compilation:
         self._look(f"{done.name} ({rewrites})")
 
     def _look(self, rung: str) -> None:
-        from .ir.interpret import run
+        from ..ir.interpret import run
 
         self.ladder.climb(rung, [run(self.graph, feeds) for feeds in self.looks])
 
     def quantise(self) -> None:
         """Measure ranges on the data and turn the graph into integers."""
-        from .ir.passes.calibrate import calibrate
-        from .ir.passes.quantise import QuantOptions, convert
+        from ..ir.passes.calibrate import calibrate
+        from ..ir.passes.quantise import QuantOptions, convert
 
         self.say("calibrate")
         stacked = {each.name: np.concatenate([feeds[each.name] for feeds in self.data]) for each in self.inputs}
@@ -171,7 +171,7 @@ class Compilation:
 
     def plan_memory(self) -> None:
         """Plan within the budget; a stream that was free to choose gives up precision before it gives up."""
-        from .ir.passes.quantise import QuantOptions, convert
+        from ..ir.passes.quantise import QuantOptions, convert
 
         self.say("plan memory")
         try:
@@ -184,7 +184,7 @@ class Compilation:
         self.integer, self.stream = self.quantised.graph, self.quantised.options.stream
 
     def _planned(self) -> Plan:
-        from .ir.memory import plan
+        from ..ir.memory import plan
 
         if self.budget is None:
             return plan(self.quantised.graph)
@@ -199,9 +199,9 @@ class Compilation:
 
     def write(self, place: Path) -> Artifact:
         """Generate the library in a folder of its own, judge it, and only then put it where it belongs."""
-        from .ir.memory.picture import svg
-        from .lowering import artifact
-        from .lowering.c.lower import lower
+        from ..ir.memory.picture import svg
+        from ..lowering import artifact
+        from ..lowering.c.lower import lower
         from .report import render
 
         self._reference()
@@ -220,8 +220,8 @@ class Compilation:
 
     def _reference(self) -> None:
         """What the integer graph computes: the truth that generated code must meet bit for bit."""
-        from .ir.interpret import run
-        from .lowering.c.lower import Vector
+        from ..ir.interpret import run
+        from ..lowering.c.lower import Vector
 
         self.say("run the integer reference")
         layouts = {value.name: layout for value, layout in self.quantised.twins.values()}
@@ -268,9 +268,9 @@ class Compilation:
 
     def _build(self, folder: Path, part: Mapping[str, Any]) -> tuple[Sizes | None, int | None]:
         """Sections of the linked program and the bound on its stack; None for a computer, which has no such limits."""
-        from .lowering.c import toolchain
-        from .runtimes import artifact
-        from .runtimes.stack import stack_bound
+        from ..lowering.c import toolchain
+        from ..runtimes import artifact
+        from ..runtimes.stack import stack_bound
 
         if not self.device.regions:
             return None, None
@@ -284,7 +284,7 @@ class Compilation:
 
     def _verify(self, folder: Path, part: Mapping[str, Any]) -> Measurement | None:
         """Run the program on this computer and in the emulator; both must give the reference's integers."""
-        from .runtimes import series
+        from ..runtimes import series
 
         self.say("run on this computer")
         feeds = [quantised(each, self.takes) for each in self.data[:REFERENCE_SAMPLES]]
@@ -304,7 +304,7 @@ class Compilation:
         return run
 
     def _equal(self, rung: str, outputs: Sequence[Mapping[str, Array]], on: str, folder: Path) -> None:
-        from .runtimes import divergence, series
+        from ..runtimes import divergence, series
 
         pairs = list(zip(outputs, self.wanted, strict=False))
         equal = sum(same(one, other) for one, other in pairs)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ir.errors import MachineError, UsageError
+from ..ir.graph import Array, Quant
+from ..lowering import artifact as artifacts
 from .feeds import Input, Source, samples
-from .ir.errors import MachineError, UsageError
-from .ir.graph import Array, Quant
-from .lowering import artifact as artifacts
 
 if TYPE_CHECKING:
-    from .lowering.artifact import Artifact
-    from .runtimes import Measurement, Runner
-    from .runtimes.divergence import Divergence
+    from ..lowering.artifact import Artifact
+    from ..runtimes import Measurement, Runner
+    from ..runtimes.divergence import Divergence
 
 __all__ = ["VECTORS", "Outcome", "load_vectors", "quantised", "real", "run", "runner", "same", "save_vectors"]
 
@@ -145,7 +145,7 @@ def run(
 
 def runner(name: str) -> Runner:
     """The runner for artifacts of that name, known to work here."""
-    from . import runtimes
+    from .. import runtimes
 
     found = runtimes.load(name)
     if name not in ("emulator", "host"):
@@ -163,14 +163,14 @@ def _rest(artifact: Artifact, on: str, feeds: Sequence[Feeds], say: Callable[[st
 
 
 def _every(artifact: Artifact, on: str, feeds: Sequence[Feeds]) -> Iterator[Feeds]:
-    from .runtimes import series
+    from ..runtimes import series
 
     return series.stored(series.program(on, artifact.folder), feeds)
 
 
 def _divergence(artifact: Artifact, on: str, kept: Feeds | None, wrong: Feeds) -> Divergence | None:
     """The first step that differs: from the reference on the first sample kept, or from the host on a wrong one."""
-    from .runtimes import divergence, series
+    from ..runtimes import divergence, series
 
     program = series.program(on, artifact.folder)
     if kept and (found := divergence.first(program, program.library.arrays(kept))):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .ir.graph import Array
+from ..ir.graph import Array
 
 __all__ = ["Ladder", "Rung", "cosine", "top1"]
 

@@ -9,14 +9,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ir.errors import BudgetError
+from ..ir.errors import BudgetError
 
 if TYPE_CHECKING:
-    from .ir.graph import Graph, Value
-    from .ir.memory import Plan
-    from .lowering.c.toolchain import Sizes
-    from .runtimes import Measurement
-    from .targets import Target
+    from ..ir.graph import Graph, Value
+    from ..ir.memory import Plan
+    from ..lowering.c.toolchain import Sizes
+    from ..runtimes import Measurement
+    from ..targets import Target
 
 __all__ = ["check_fit", "columns", "cost", "flash", "looks", "memory", "origin", "tensors", "versions"]
 
@@ -26,7 +26,7 @@ STATIC_SECTIONS = (".data", ".bss")
 
 def looks(graph: Graph, macs: int, most: int) -> int:
     """How many samples numpy can run for so many multiply-accumulates; at least one, at most `most`."""
-    from .ir.cost import cost as cost_of
+    from ..ir.cost import cost as cost_of
 
     return max(1, min(most, macs // max(1, cost_of(graph).macs)))
 
@@ -118,7 +118,7 @@ def cost(
     graph: Graph, steps: Sequence[Mapping[str, Any]], run: Measurement | None, counts: Sequence[int]
 ) -> dict[str, Any]:
     """Work and time of one inference; layers by instructions where they were counted, else by multiply-accumulates."""
-    from .ir.cost import cost as cost_of
+    from ..ir.cost import cost as cost_of
 
     costs = counts or [step["macs"] for step in steps]
     return {
@@ -138,7 +138,7 @@ def cost(
 
 def versions() -> dict[str, str]:
     """The tools whose releases may change a result."""
-    from . import __version__
+    from .. import __version__
 
     return {"edgesmith": __version__, **{name: metadata.version(name) for name in TOOLS}}
 

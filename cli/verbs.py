@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 
-from . import __version__, console, driver, execution, queries
-from .ir.errors import EdgesmithError
+from .. import __version__
+from ..driver import execution, queries, stages
+from ..ir.errors import EdgesmithError
+from . import console
 
 __all__ = ["commands", "main"]
 
@@ -95,7 +97,7 @@ def commands() -> None:
 def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
     """Turn an ONNX model into a C library that fits a device."""
     with console.progress() as progress:
-        artifact = driver.compile(model, shapes=dict(shapes), progress=progress, **options)
+        artifact = stages.compile(model, shapes=dict(shapes), progress=progress, **options)
     return {"folder": str(artifact.folder), **artifact.manifest}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..targets import Target
+from ...targets import Target
 
 __all__ = ["render"]
 

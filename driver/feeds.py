@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .ir.errors import ModelError
+from ..ir.errors import ModelError
 
 if TYPE_CHECKING:
-    from .ir.graph import Array, Graph
+    from ..ir.graph import Array, Graph
 
 __all__ = ["Input", "Source", "inputs_of", "read", "samples", "synthetic"]
 
@@ -145,7 +145,7 @@ def samples(source: Source, inputs: Sequence[Input], key: str) -> list[dict[str,
 
 def synthetic(inputs: Sequence[Input], count: int) -> list[dict[str, Array]]:
     """Smooth noise, the same every time: it shows that things run, and says nothing about accuracy."""
-    from .ir.passes.calibrate import synthetic as noise
+    from ..ir.passes.calibrate import synthetic as noise
 
     columns = [noise(each.shape, count) for each in inputs]
     return [{each.name: column[i : i + 1] for each, column in zip(inputs, columns, strict=True)} for i in range(count)]

@@ -1,0 +1,5 @@
+"""The command line: verbs, and how what they find is printed."""
+
+from .verbs import Bytes, commands, main
+
+__all__ = ["Bytes", "commands", "main"]
