@@ -158,10 +158,11 @@ def run(data: Data) -> None:
         OUT.print(f"  RAM             arena {size(data['arena_bytes'])}, stack {size(data['stack_bytes'])} (measured)")
     if data["equal"] is not None:
         verdict = "[green]bit for bit[/]" if data["equal"] == data["samples"] else "[red]different[/]"
-        against = {"host": "the same C on this computer"}.get(data["against"], "the integer reference")
+        against = {"host": "the same C on this computer"}.get(data["against"], "the reference")
         OUT.print(f"  check           {data['equal']} of {data['samples']} equal to {against}: {verdict}")
     if found := data["divergence"]:
-        origin = f" [dim](from {escape(', '.join(found['sources']))})[/]" if found["sources"] else ""
+        ends = dict.fromkeys((*found["sources"][:1], *found["sources"][-1:]))
+        origin = f" [dim](from {escape(' to '.join(ends))})[/]" if ends else ""
         OUT.print(f"  first to differ  step {found['step']}, {found['kind']} '{escape(found['name'])}'{origin}")
     for name, output in data["outputs"].items():
         OUT.print(f"  {escape(name)} {output['shape']}: {escape(output['summary'])}")
