@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,17 @@ def test_of_two_images_the_larger_comes_through_the_callback(tmp_path: Path) -> 
     assert loaded["embedding_harness"](*(ctypes.c_void_p(array.ctypes.data) for array in (*feeds.values(), *got))) == 0
     for array, right in zip(got, wanted.values(), strict=True):
         np.testing.assert_array_equal(array, right)
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("callback", [True, False], ids=["pixels", "image"])
+def test_a_padded_embedding_on_the_device_writes_the_arena_to_its_last_byte(tmp_path: Path, callback: bool) -> None:
+    from edgesmith.runtimes import emulator
+
+    graph, feeds = embedding(*PATCHES[1]), {"image": photograph()}
+    planned, vector = plan(graph, callback=callback), Vector.of(graph, feeds)
+    part = lower(graph, planned, targets.get("stm32f746"), tmp_path, "embedding", vector)
+    (tmp_path / "manifest.json").write_text(json.dumps({**part, "target": "stm32f746"}))
+    raw, _, arena, _ = emulator.Program(tmp_path).measure([feeds["image"]])
+    np.testing.assert_array_equal(raw[0], vector.outputs["tokens"])
+    assert arena == planned.arena_bytes
