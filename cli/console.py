@@ -121,7 +121,7 @@ def truth(data: Data) -> None:
         note = {True: "[green]bit for bit[/]", False: "[red]differs[/]", None: note}[rung["equal"]]
         table.add_row(escape(rung["rung"]), str(rung["samples"]), largest, cosine, top1, note)
     OUT.print(table)
-    if data["calibration"]["source"] == "noise":
+    if data["calibration"]["source"] == "noise" and data["dtype"] == "int8":
         OUT.print("  [yellow]calibrated on noise[/]: the program is right, its accuracy unknown; give --calibration")
 
 
@@ -157,7 +157,8 @@ def run(data: Data) -> None:
         OUT.print(f"  instructions    {data['instructions']:,} (exact, first sample)")
         OUT.print(f"  RAM             arena {size(data['arena_bytes'])}, stack {size(data['stack_bytes'])} (measured)")
     if data["equal"] is not None:
-        verdict = "[green]bit for bit[/]" if data["equal"] == data["samples"] else "[red]different[/]"
+        agreed = "bit for bit" if data["dtype"] == "int8" else "within the rounding of float32"
+        verdict = f"[green]{agreed}[/]" if data["equal"] == data["samples"] else "[red]different[/]"
         against = {"host": "the same C on this computer"}.get(data["against"], "the reference")
         OUT.print(f"  check           {data['equal']} of {data['samples']} equal to {against}: {verdict}")
     if found := data["divergence"]:

@@ -90,9 +90,11 @@ def commands() -> None:
 @click.option("--calibration", type=FILE, help="Typical inputs, .npz or .npy. Without: noise, and no word on accuracy.")
 @SHAPES
 @click.option("--ram", type=Bytes(), help="RAM budget instead of the target's own, for example 256K.")
+@click.option("--dtype", type=click.Choice(["int8", "float32"]), default="int8", show_default=True,
+              help="Arithmetic of the program.")  # fmt: skip
 @click.option("--stream", type=click.Choice(["auto", "int8", "int16"]), default="auto", show_default=True,
-              help="Precision of the tokens between blocks.")  # fmt: skip
-@click.option("--check/--no-check", default=True, show_default=True, help="Run the result and compare it bit for bit.")
+              help="Precision of the tokens between blocks of an int8 program.")  # fmt: skip
+@click.option("--check/--no-check", default=True, show_default=True, help="Run the result and compare it.")
 @verb
 def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
     """Turn an ONNX model into a C library that fits a device."""
@@ -106,7 +108,7 @@ def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
 @click.option("--on", default="emulator", show_default=True, help="Where to run it (see `edgesmith doctor`).")
 @click.option("--inputs", type=FILE, help="Inputs as .npy or .npz. Without: the samples kept in the artifact.")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Samples to run at most.")
-@click.option("--check", is_flag=True, help="Compare with the integer reference, bit for bit.")
+@click.option("--check", is_flag=True, help="Compare with the reference, integers bit for bit.")
 @click.option("--save", type=FILE, help="Write the outputs to this .npz.")
 @verb
 def run(artifact: Path, **options: Any) -> Data:

@@ -65,6 +65,7 @@ def compile(
     calibration: Source | None = None,
     shapes: Shapes | None = None,
     ram: int | None = None,
+    dtype: str = "int8",
     stream: str = "auto",
     check: bool = True,
     progress: Progress | None = None,
@@ -78,15 +79,18 @@ def compile(
         calibration: Typical inputs: a path to `.npz` or `.npy`, a mapping of arrays, or one array. Without, noise.
         shapes: A full shape for each input with symbolic dimensions.
         ram: Bytes of RAM for arena, stack and statics instead of the target's own budget.
-        stream: Precision of the tokens between blocks: "int8", "int16", or "auto" for what accuracy and budget say.
-        check: Also run the result on this computer and in the emulator, and compare bit for bit.
+        dtype: Arithmetic of the program: "int8" (quantised weights and activations) or "float32" (the model's own).
+        stream: Precision of an int8 program's tokens between blocks: "int8", "int16", or "auto" for what accuracy and
+            budget say.
+        check: Also run the result on this computer and in the emulator, and compare with the reference: integers bit
+            for bit, float32 within `execution.FLOAT_TOLERANCE`.
         progress: Called with the name of each stage as it begins.
 
     Raises:
         ModelError: The model or the data cannot be used (exit code 3).
         BudgetError: It does not fit (4).
         MachineError: A tool is missing here (5).
-        UsageError: Unknown target, or `out` holds something else than an artifact (2).
+        UsageError: Unknown target or dtype, or `out` holds something else than an artifact (2).
     """
     from ..lowering.artifact import check_vacant
 
@@ -95,7 +99,9 @@ def compile(
     device, own = find_target(target), own_file(target)
     if device.backend != "c":
         raise UsageError(f"no back end compiles for '{device.name}' yet", do="see: edgesmith targets")
-    job = Compilation(device, ram or device.ram_budget, stream, check, progress or (lambda stage: None), own)
+    if dtype not in ("int8", "float32"):
+        raise UsageError(f"no program computes in '{dtype}'", do="choose int8 or float32")
+    job = Compilation(device, ram or device.ram_budget, dtype, stream, check, progress or (lambda stage: None), own)
     job.read(model, shapes or {}, calibration)
     job.simplify()
     job.quantise()
@@ -109,6 +115,7 @@ class Compilation:
 
     device: Target
     budget: int | None
+    dtype: str
     stream: str
     check: bool
     say: Progress
@@ -142,13 +149,13 @@ class Compilation:
     def simplify(self) -> None:
         """Recognise operators, then apply the exact passes; each that changes something is a rung."""
         from .. import frontend
-        from ..ir.passes.pipelines import run_pipeline
+        from ..ir.passes.pipelines import EXACT, FLOAT_C, run_pipeline
 
         self.say("recognise operators")
         frontend.recognised(self.graph)
         self._look("recognised operators")
         self.say("apply exact passes")
-        run_pipeline(self.graph, on_step=self._passed)
+        run_pipeline(self.graph, EXACT if self.dtype == "int8" else FLOAT_C, on_step=self._passed)
 
     def _passed(self, done: Pass, rewrites: int, graph: Graph) -> None:
         self._look(f"{done.name} ({rewrites})")
@@ -159,15 +166,19 @@ class Compilation:
         self.ladder.climb(rung, [run(self.graph, feeds) for feeds in self.looks])
 
     def quantise(self) -> None:
-        """Measure ranges on the data and turn the graph into integers."""
+        """Measure ranges on the data and turn the graph into integers; a float32 program stays as it is."""
         from ..ir.passes.calibrate import calibrate
         from ..ir.passes.quantise import QuantOptions, convert
 
+        if self.dtype == "float32":
+            self.lowered, self.stream = self.graph, self.dtype
+            return
         self.say("calibrate")
         stacked = {each.name: np.concatenate([feeds[each.name] for feeds in self.data]) for each in self.inputs}
         calibration = calibrate(self.graph, stacked, lambda done, of: self.say(f"calibrate: {done} of {of}"))
         self.say("quantise")
         self.quantised = convert(self.graph, calibration, QuantOptions(stream=self.stream))
+        self.lowered = self.quantised.graph
 
     def plan_memory(self) -> None:
         """Plan within the budget; a stream that was free to choose gives up precision before it gives up."""
@@ -180,19 +191,21 @@ class Compilation:
             if self.stream != "auto" or self.quantised.options.stream == "int8":
                 raise
             self.quantised = convert(self.graph, self.quantised.calibration, QuantOptions(stream="int8"))
+            self.lowered = self.quantised.graph
             self.plan = self._planned()
-        self.integer, self.stream = self.quantised.graph, self.quantised.options.stream
+        if self.dtype == "int8":
+            self.stream = self.quantised.options.stream
 
     def _planned(self) -> Plan:
         from ..ir.memory import plan
 
         if self.budget is None:
-            return plan(self.quantised.graph)
+            return plan(self.lowered)
         kept = f"{STACK_ALLOWANCE} of the budget's {self.budget:,} bytes are kept for the stack"
         if self.budget <= STACK_ALLOWANCE:
             raise BudgetError("the RAM budget leaves nothing for activations", why=kept, do="give a larger --ram")
         try:
-            return plan(self.quantised.graph, self.budget - STACK_ALLOWANCE)
+            return plan(self.lowered, self.budget - STACK_ALLOWANCE)
         except BudgetError as error:
             why = f"{error.why}; {kept}"
             raise BudgetError(error.what, where=error.where, why=why, do=error.do) from error
@@ -207,7 +220,7 @@ class Compilation:
         self._reference()
         with artifact.staging(place) as folder:
             self.say("generate C")
-            part = lower(self.integer, self.plan, self.device, folder, self.name, self.vector)
+            part = lower(self.lowered, self.plan, self.device, folder, self.name, self.vector)
             save_vectors(folder, self.stored, self.wanted)
             if self.own_target is not None:
                 (folder / self.own_target.name).write_bytes(self.own_target.read_bytes())
@@ -219,18 +232,22 @@ class Compilation:
         return artifact.load(place)
 
     def _reference(self) -> None:
-        """What the integer graph computes: the truth that generated code must meet bit for bit."""
+        """What the graph that is lowered computes: the truth that generated code must meet, integers bit for bit."""
         from ..ir.interpret import run
         from ..lowering.c.lower import Vector
 
-        self.say("run the integer reference")
-        layouts = {value.name: layout for value, layout in self.quantised.twins.values()}
-        self.takes = figures.tensors(self.integer.inputs, layouts)
-        self.gives = figures.tensors(self.integer.outputs, layouts)
+        self.say("run the reference")
+        ports = (*self.lowered.inputs, *self.lowered.outputs)
+        layouts = {value.name: tuple(range(value.type.rank)) for value in ports}
+        if self.dtype == "int8":
+            layouts |= {value.name: layout for value, layout in self.quantised.twins.values()}
+        self.takes = figures.tensors(self.lowered.inputs, layouts)
+        self.gives = figures.tensors(self.lowered.outputs, layouts)
         self.stored = [quantised(feeds, self.takes) for feeds in self.looks]
-        self.vector = Vector.of(self.integer, self.stored[0])
-        self.wanted = [self.vector.outputs, *(run(self.integer, feeds) for feeds in self.stored[1:])]
-        self.ladder.climb(f"integer reference, {self.stream} stream", [real(each, self.gives) for each in self.wanted])
+        self.vector = Vector.of(self.lowered, self.stored[0])
+        self.wanted = [self.vector.outputs, *(run(self.lowered, feeds) for feeds in self.stored[1:])]
+        rung = f"integer reference, {self.stream} stream" if self.dtype == "int8" else "float32 reference"
+        self.ladder.climb(rung, [real(each, self.gives) for each in self.wanted])
 
     def _interface(self, part: Mapping[str, Any]) -> dict[str, Any]:
         """What runners need to know."""
@@ -256,12 +273,13 @@ class Compilation:
         return {
             **self._interface(part),
             "model": {**self.origin, "inputs": [each.json() for each in self.inputs]},
+            "dtype": self.dtype,
             "stream": self.stream,
             "calibration": {"source": "noise" if self.noise else "data", "samples": len(self.data)},
             "columns": figures.columns(memory, flash),
             "memory": memory,
             "flash": flash,
-            "cost": figures.cost(self.integer, part["steps"], run, self.counts),
+            "cost": figures.cost(self.lowered, part["steps"], run, self.counts),
             "verification": self.ladder.json(),
             "versions": figures.versions(),
         }
@@ -283,7 +301,7 @@ class Compilation:
             return toolchain.section_sizes(elf, self.device), stack_bound(elf, entry).bytes
 
     def _verify(self, folder: Path, part: Mapping[str, Any]) -> Measurement | None:
-        """Run the program on this computer and in the emulator; both must give the reference's integers."""
+        """Run the program on this computer and in the emulator; both must give what the reference gives."""
         from ..runtimes import series
 
         self.say("run on this computer")
@@ -294,10 +312,10 @@ class Compilation:
         self.say(f"run on the emulated {self.device.name}")
         run = runner("emulator").run(folder, self.stored[0])
         self._equal(f"C on the emulated {self.device.name}", [run.raw], "emulator", folder)
-        if run.arena_high_water != self.plan.arena_bytes:
+        if run.arena_high_water != self.plan.high_water:
             raise InternalError(
                 "the program used another amount of memory than planned", where=[self.name],
-                why=f"planned {self.plan.arena_bytes} bytes of arena, measured {run.arena_high_water}",
+                why=f"planned to touch {self.plan.high_water} bytes of arena, measured {run.arena_high_water}",
             )  # fmt: skip
         self.say("count each step")
         self.counts = series.by_step(folder, self.stored[0])
@@ -308,10 +326,11 @@ class Compilation:
 
         pairs = list(zip(outputs, self.wanted, strict=False))
         equal = sum(same(one, other) for one, other in pairs)
-        self.ladder.climb(rung, [real(each, self.gives) for each in outputs], equal == len(pairs))
+        bits = equal == len(pairs) if self.dtype == "int8" else None
+        self.ladder.climb(rung, [real(each, self.gives) for each in outputs], bits)
         if equal < len(pairs):
             program = series.program(on, folder)
             found = divergence.first(program, program.library.arrays(self.stored[0]))
             where = str(found) if found else "no step of the first sample"
             why = f"{len(pairs) - equal} of {len(pairs)} samples differ; first divergence: {where}"
-            raise InternalError(f"{rung} does not equal the integer reference", where=[self.name], why=why)
+            raise InternalError(f"{rung} does not equal the reference", where=[self.name], why=why)

@@ -128,6 +128,17 @@ def test_the_stream_is_what_was_asked_for(tiny, typical, tmp_path, stream):
     assert said[0] == "read the model" and "generate C" in said
 
 
+def test_a_program_in_single_precision(tiny, tmp_path):
+    found = edgesmith.compile(tiny, TARGET, out=tmp_path / "out", dtype="float32")
+    assert (found.manifest["dtype"], found.manifest["stream"]) == ("float32", "float32")
+    assert found.manifest["inputs"][0]["dtype"] == "float32" and found.manifest["inputs"][0]["scale"] is None
+    rungs = {rung["rung"]: rung for rung in found.verification}
+    assert rungs[f"C on the emulated {TARGET}"]["max_error"] < 1e-5 > rungs["C on this computer"]["max_error"]
+    assert edgesmith.run(found, on="host", check=True).equal == 1
+    with pytest.raises(UsageError, match="float16"):
+        edgesmith.compile(tiny, TARGET, out=tmp_path / "no", dtype="float16")
+
+
 def test_a_target_of_one_s_own_travels_with_the_artifact(tiny, typical, tmp_path):
     text = (targets.FOLDER / "stm32f427.toml").read_text(encoding="utf-8")
     for reserve, name in (("ram = 32_768", "first"), ("ram = 65_536", "second")):
@@ -158,7 +169,7 @@ def test_code_that_differs_from_the_reference_is_no_artifact(tiny, typical, tmp_
         return {name: array + (array.dtype.kind == "i") for name, array in real(graph, feeds, dtype).items()}
 
     monkeypatch.setattr(interpret, "run", wrong)
-    with pytest.raises(InternalError, match="does not equal the integer reference"):
+    with pytest.raises(InternalError, match="does not equal the reference"):
         edgesmith.compile(tiny, "host", out=tmp_path / "deep" / "out", calibration=typical)
     assert not (tmp_path / "deep").exists()
 

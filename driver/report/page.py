@@ -39,7 +39,7 @@ def render(manifest: Mapping[str, Any], device: Target, picture: str) -> str:
 
 
 KEYS = (
-    "name", "stream", "calibration", "inputs", "outputs", "memory", "flash", "columns", "cost", "verification",
+    "name", "dtype", "stream", "calibration", "inputs", "outputs", "memory", "flash", "columns", "cost", "verification",
     "versions",
 )  # fmt: skip
 
