@@ -14,7 +14,7 @@ import click
 
 from .. import __version__
 from ..driver import execution, queries, stages
-from ..ir.errors import EdgesmithError
+from ..ir.errors import EdgesmithError, InternalError
 from . import console
 
 __all__ = ["commands", "main"]
@@ -54,7 +54,10 @@ class Shape(click.ParamType[Named]):
 
 
 def verb(function: Callable[..., Data]) -> Callable[..., None]:
-    """Make a command of a function that returns plain data; errors of the contract end in their own exit codes."""
+    """Make a command of a function that returns plain data; errors of the contract end in their own exit codes.
+
+    Data that says of itself that samples differ (`equal` below `samples`) end in the code of an internal error.
+    """
 
     @functools.wraps(function)
     def run(json_: bool, **options: Any) -> None:
@@ -70,6 +73,8 @@ def verb(function: Callable[..., Data]) -> Callable[..., None]:
             click.echo(json.dumps(data, indent=2))
         else:
             getattr(console, function.__name__)(data)
+        if data.get("equal") is not None and data["equal"] < data["samples"]:
+            sys.exit(InternalError.exit_code)
 
     return click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")(run)
 

@@ -117,3 +117,14 @@ def test_a_compile_that_fails_names_the_step(tiny, typical, tmp_path, monkeypatc
     with pytest.raises(InternalError, match=r"first divergence: step \d, rows 'y' \(from head\)"):
         edgesmith.compile(tiny, "host", out=tmp_path / "out", calibration=typical)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_ends_in_an_error_when_samples_differ(sample, tmp_path):
+    from click.testing import CliRunner
+
+    from edgesmith.cli import commands
+
+    wrong = tampered(sample, 3, tmp_path / "tampered")
+    found = CliRunner().invoke(commands, ["run", str(wrong), "--on", "host", "--check"])
+    assert found.exit_code == InternalError.exit_code and "different" in found.output
+    assert CliRunner().invoke(commands, ["run", str(sample.folder), "--on", "host", "--check"]).exit_code == 0
