@@ -28,6 +28,7 @@ lint: $(VENV)/.installed-train | build/links
 
 bench: $(VENV)/.installed-train
 	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/zoo.py
 	$(BIN)/python benchmarks/deployment.py
 
 # In a clone of another name, this lets the type checker see where `import edgesmith` leads to in tests and samples.
