@@ -114,13 +114,12 @@ def columns(memory: Mapping[str, Any], flash: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def cost(
-    graph: Graph, steps: Sequence[Mapping[str, Any]], run: Measurement | None, counts: Sequence[int]
-) -> dict[str, Any]:
+def cost(graph: Graph, steps: Sequence[Mapping[str, Any]], run: Measurement | None) -> dict[str, Any]:
     """Work and time of one inference; layers by instructions where they were counted, else by multiply-accumulates."""
     from ..ir.cost import cost as cost_of
 
-    costs = counts or [step["macs"] for step in steps]
+    counts = run.per_step if run else ()
+    costs = counts or tuple(step["macs"] for step in steps)
     return {
         "macs": cost_of(graph).macs,
         "instructions": run.instructions if run else None,

@@ -121,7 +121,6 @@ class Compilation:
     say: Progress
     own_target: Path | None = None
     ladder: Ladder = field(default_factory=Ladder)
-    counts: list[int] = field(default_factory=list)
 
     def read(self, model: str | PathLike[str] | Graph, shapes: Shapes, calibration: Source | None) -> None:
         """Import the model and the data; ONNX Runtime's outputs are what everything later is held against."""
@@ -279,7 +278,7 @@ class Compilation:
             "columns": figures.columns(memory, flash),
             "memory": memory,
             "flash": flash,
-            "cost": figures.cost(self.lowered, part["steps"], run, self.counts),
+            "cost": figures.cost(self.lowered, part["steps"], run),
             "verification": self.ladder.json(),
             "versions": figures.versions(),
         }
@@ -317,8 +316,6 @@ class Compilation:
                 "the program used another amount of memory than planned", where=[self.name],
                 why=f"planned to touch {self.plan.high_water} bytes of arena, measured {run.arena_high_water}",
             )  # fmt: skip
-        self.say("count each step")
-        self.counts = series.by_step(folder, self.stored[0])
         return run
 
     def _equal(self, rung: str, outputs: Sequence[Mapping[str, Array]], on: str, folder: Path) -> None:

@@ -17,7 +17,26 @@ from . import artifact as artifacts
 from .machine import Fault, Machine, Result
 from .runner import Measurement, Runner
 
-__all__ = ["RUNNER", "Emulator", "Fault", "Machine", "Program", "Result"]
+__all__ = ["RUNNER", "Emulator", "Fault", "Machine", "Profile", "Program", "Result"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What two inferences over differently painted memory show.
+
+    Attributes:
+        raw: Outputs as stored.
+        result: Counts of the inference that ran whole.
+        arena: Highest arena byte that was written, plus one.
+        stack: Deepest stack byte that was written.
+        per_step: Instructions of each step, from the inference that ran step by step.
+    """
+
+    raw: list[np.ndarray]
+    result: Result
+    arena: int
+    stack: int
+    per_step: tuple[int, ...]
 
 
 class Program:
@@ -45,19 +64,19 @@ class Program:
         result = machine.call(library.run, *pointers, *places, paint=paint)
         if result.value:
             raise InternalError(f"{library.run} returned {result.value}", where=[library.name])
-        raw = [
-            machine.read(place, int(np.prod(tensor.shape)), tensor.dtype).reshape(tensor.shape)
-            for place, tensor in zip(places, library.outputs, strict=True)
-        ]
-        return raw, result
+        return self._outputs(places), result
 
     def steps(self, arrays: Sequence[np.ndarray]) -> Iterator[tuple[list[bytes], Result]]:
         """One inference step by step: what each has made, before a later one takes over its bytes, and its counts."""
+        yield from self._stepped(*self._prepare(arrays, 0), paint=0)
+
+    def _stepped(
+        self, pointers: Sequence[int], places: Sequence[int], *, paint: int
+    ) -> Iterator[tuple[list[bytes], Result]]:
         machine, library = self.machine, self.library
-        pointers, places = self._prepare(arrays, 0)
         arena = machine.address(library.arena)
         for number, step in enumerate(library.steps):
-            result = machine.call(library.step, *pointers, *places, number, number)
+            result = machine.call(library.step, *pointers, *places, number, number, paint=paint)
             yield [machine.read(arena + piece.offset, piece.nbytes).tobytes() for piece in step.outputs], result
 
     def _prepare(self, arrays: Sequence[np.ndarray], paint: int) -> tuple[list[int], list[int]]:
@@ -68,8 +87,15 @@ class Program:
         pointers = [self.machine.place(array) for array in arrays]
         return pointers, [self.machine.buffer(tensor.nbytes) for tensor in self.library.outputs]
 
-    def measure(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], Result, int, int]:
-        """Two inferences under opposite paints: outputs, counts, and the exact high-water marks of arena and stack.
+    def _outputs(self, places: Sequence[int]) -> list[np.ndarray]:
+        """What the program wrote to its outputs."""
+        return [
+            self.machine.read(place, int(np.prod(tensor.shape)), tensor.dtype).reshape(tensor.shape)
+            for place, tensor in zip(places, self.library.outputs, strict=True)
+        ]
+
+    def measure(self, arrays: Sequence[np.ndarray]) -> Profile:
+        """Two inferences under opposite paints, the second step by step where the library has steps.
 
         A byte can agree with one paint by chance, never with both.
 
@@ -78,14 +104,24 @@ class Program:
         """
         first, result = self.call(arrays, paint=0)
         touched = self.machine.touched(self.library.arena, 0)
-        second, again = self.call(arrays, paint=1)
+        second, steps = self._again(arrays)
         touched |= self.machine.touched(self.library.arena, 1)
         if not all(np.array_equal(one, other) for one, other in zip(first, second, strict=True)):
             why = "two runs over different bytes in arena and stack disagree: something is read before it is written"
             raise InternalError("the result depends on what memory held before", where=[self.library.name], why=why)
         written = np.flatnonzero(touched)
         arena = int(written[-1]) + 1 if written.size else 0
-        return first, result, arena, max(result.stack, again.stack)
+        per_step = tuple(step.instructions for step in steps) if self.library.steps else ()
+        return Profile(first, result, arena, max(each.stack for each in (result, *steps)), per_step)
+
+    def _again(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[Result]]:
+        """The second inference: its outputs, and the counts of its steps, or of the whole where it has none."""
+        if not self.library.steps:
+            outputs, result = self.call(arrays, paint=1)
+            return outputs, [result]
+        pointers, places = self._prepare(arrays, 1)
+        steps = [result for _, result in self._stepped(pointers, places, paint=1)]
+        return self._outputs(places), steps
 
 
 @dataclass(frozen=True)
@@ -108,13 +144,14 @@ class Emulator:
             InternalError: The two runs differ.
         """
         program = Program(artifact)
-        raw, result, arena, stack = program.measure(program.library.arrays(inputs))
-        outputs, stored = program.library.results(raw)
+        found = program.measure(program.library.arrays(inputs))
+        result = found.result
+        outputs, stored = program.library.results(found.raw)
         model, latency = program.target.latency, program.target.estimate_ms(result.instructions)
         return Measurement(
             self.name, program.target.title, "emulated", outputs, stored, latency,
             "estimated" if latency else "unknown", model.because if model else "",
-            result.instructions, result.per_function, arena, stack, program.sizes.regions,
+            result.instructions, result.per_function, found.per_step, found.arena, found.stack, program.sizes.regions,
         )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ class Measurement:
         latency_because: Where the band comes from.
         instructions: Executed instructions of one inference, exact; None where nothing counted them.
         per_function: The same by function, the largest first.
+        per_step: The same by step of the program, in order; empty where nothing counted them.
         arena_high_water: Highest arena byte that was written, plus one; exact.
         stack_high_water: Deepest stack byte that was written, exact.
         regions: Bytes occupied by memory region of the device, with all that is kept for the stack.
@@ -42,6 +43,7 @@ class Measurement:
     latency_because: str = ""
     instructions: int | None = None
     per_function: dict[str, int] = field(default_factory=dict)
+    per_step: tuple[int, ...] = ()
     arena_high_water: int | None = None
     stack_high_water: int | None = None
     regions: dict[str, int] = field(default_factory=dict)

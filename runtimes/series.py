@@ -11,7 +11,7 @@ import numpy as np
 from ..ir.errors import MachineError, ModelError
 from . import emulator, host
 
-__all__ = ["by_step", "onnx", "program", "stored"]
+__all__ = ["onnx", "program", "stored"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = Mapping[str, Array]
@@ -24,12 +24,6 @@ def stored(program: emulator.Program | host.Program, samples: Iterable[Feeds]) -
         arrays = program.library.arrays(feeds)
         raw = program.call(arrays)[0] if isinstance(program, emulator.Program) else program.call(arrays)
         yield dict(zip(names, raw, strict=True))
-
-
-def by_step(folder: Path, feeds: Feeds) -> list[int]:
-    """Instructions of each step of one inference on the emulated device."""
-    program = emulator.Program(folder)
-    return [result.instructions for _, result in program.steps(program.library.arrays(feeds))]
 
 
 def onnx(model: Path, samples: Iterable[Feeds]) -> Iterator[dict[str, Array]]:

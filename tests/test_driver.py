@@ -180,8 +180,8 @@ def test_memory_other_than_planned_is_no_artifact(tiny, typical, tmp_path, monke
     real = emulator.Program.measure
 
     def one_byte_more(self, arrays):
-        raw, result, arena, stack = real(self, arrays)
-        return raw, result, arena + 1, stack
+        found = real(self, arrays)
+        return dataclasses.replace(found, arena=found.arena + 1)
 
     monkeypatch.setattr(emulator.Program, "measure", one_byte_more)
     with pytest.raises(InternalError, match="another amount of memory than planned"):

@@ -219,10 +219,11 @@ def test_the_device_computes_the_same_bits_in_the_planned_arena(trained: Trained
     on_host = host.Program(folder)
     program = emulator.Program(folder)
     arrays = on_host.library.arrays(feeds)
-    got, result, arena, stack = program.measure(arrays)
-    for one, other in zip(got, on_host.call(arrays), strict=True):
+    found = program.measure(arrays)
+    for one, other in zip(found.raw, on_host.call(arrays), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert arena == plan(graph).arena_bytes
-    assert stack <= 512
+    assert found.arena == plan(graph).arena_bytes
+    assert found.stack <= 512
     steps = json.loads((folder / "manifest.json").read_text())["steps"]
-    assert result.instructions <= 4 * sum(step["macs"] for step in steps)
+    assert found.result.instructions <= 4 * sum(step["macs"] for step in steps)
+    assert len(found.per_step) == len(steps) and sum(found.per_step) == found.result.instructions

@@ -121,6 +121,6 @@ def test_a_padded_embedding_on_the_device_writes_the_arena_to_its_last_byte(tmp_
     planned, vector = plan(graph, callback=callback), Vector.of(graph, feeds)
     part = lower(graph, planned, targets.get("stm32f746"), tmp_path, "embedding", vector)
     (tmp_path / "manifest.json").write_text(json.dumps({**part, "target": "stm32f746"}))
-    raw, _, arena, _ = emulator.Program(tmp_path).measure([feeds["image"]])
-    np.testing.assert_array_equal(raw[0], vector.outputs["tokens"])
-    assert arena == planned.arena_bytes
+    found = emulator.Program(tmp_path).measure([feeds["image"]])
+    np.testing.assert_array_equal(found.raw[0], vector.outputs["tokens"])
+    assert found.arena == planned.arena_bytes
