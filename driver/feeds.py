@@ -145,7 +145,7 @@ def samples(source: Source, inputs: Sequence[Input], key: str) -> list[dict[str,
 
 def synthetic(inputs: Sequence[Input], count: int) -> list[dict[str, Array]]:
     """Smooth noise, the same every time: it shows that things run, and says nothing about accuracy."""
-    from ..ir.passes.calibrate import synthetic as noise
+    from ..ir.passes.quantise.calibrate import synthetic as noise
 
     columns = [noise(each.shape, count) for each in inputs]
     return [{each.name: column[i : i + 1] for each, column in zip(inputs, columns, strict=True)} for i in range(count)]

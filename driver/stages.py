@@ -166,8 +166,8 @@ class Compilation:
 
     def quantise(self) -> None:
         """Measure ranges on the data and turn the graph into integers; a float32 program stays as it is."""
-        from ..ir.passes.calibrate import calibrate
         from ..ir.passes.quantise import QuantOptions, convert
+        from ..ir.passes.quantise.calibrate import calibrate
 
         if self.dtype == "float32":
             self.lowered, self.stream = self.graph, self.dtype

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from edgesmith.ir.graph import Quant
-from edgesmith.ir.passes.balance_channels import EXPONENTS, balanced, noise_of
-from edgesmith.ir.passes.calibrate import Statistics
-from edgesmith.ir.passes.observers import asymmetric
+from edgesmith.ir.passes.quantise.balance_channels import EXPONENTS, balanced, noise_of
+from edgesmith.ir.passes.quantise.calibrate import Statistics
+from edgesmith.ir.passes.quantise.observers import asymmetric
 
 CHANNELS = 16
 

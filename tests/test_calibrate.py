@@ -10,8 +10,8 @@ from edgesmith.ir.graph import Graph, Type
 from edgesmith.ir.interpret import run
 from edgesmith.ir.ops.activation import Relu
 from edgesmith.ir.ops.elementwise import Affine, Mul
-from edgesmith.ir.passes.calibrate import SYNTHETIC_SAMPLES, Statistics, calibrate, synthetic
-from edgesmith.ir.passes.observers import OBSERVERS, asymmetric, interval, per_channel, symmetric
+from edgesmith.ir.passes.quantise.calibrate import SYNTHETIC_SAMPLES, Statistics, calibrate, synthetic
+from edgesmith.ir.passes.quantise.observers import OBSERVERS, asymmetric, interval, per_channel, symmetric
 
 
 def small(inputs=1):

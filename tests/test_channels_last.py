@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesmith.ir.passes.channels_last import IMAGE, after_reshape, after_transpose, arranged, same_order, without
+from edgesmith.ir.passes.quantise.channels_last import (
+    IMAGE,
+    after_reshape,
+    after_transpose,
+    arranged,
+    same_order,
+    without,
+)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from edgesmith.ir.ops.linear import Linear, MatMul
 from edgesmith.ir.ops.norm import BatchNorm, GroupNorm
 from edgesmith.ir.ops.pool import AveragePool, Mean, ReduceMax
 from edgesmith.ir.ops.shape import Pad, Split
+from edgesmith.ir.passes.exact.split_linear import SplitLinear
 from edgesmith.ir.passes.pipelines import FLOAT_C, run_pipeline
-from edgesmith.ir.passes.split_linear import SplitLinear
 from edgesmith.lowering.c import toolchain
 from edgesmith.lowering.c.lower import Vector, lower, symbol
 from edgesmith.runtimes import emulator, host, ort

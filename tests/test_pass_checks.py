@@ -21,12 +21,12 @@ from edgesmith.ir.ops.elementwise import Add
 from edgesmith.ir.ops.pool import Mean
 from edgesmith.ir.ops.shape import Concat, Slice
 from edgesmith.ir.passes.base import Pass
-from edgesmith.ir.passes.fold_affine_norm import FoldAffineNorm
-from edgesmith.ir.passes.fold_batchnorm import FoldBatchnorm
-from edgesmith.ir.passes.fold_layer_scale import FoldLayerScale
-from edgesmith.ir.passes.fold_linear_chain import FoldLinearChain, cheapest_cuts
-from edgesmith.ir.passes.fold_repnorm import FoldRepnorm
-from edgesmith.ir.passes.norm_to_rmsnorm import NormToRmsnorm
+from edgesmith.ir.passes.exact.fold_affine_norm import FoldAffineNorm
+from edgesmith.ir.passes.exact.fold_batchnorm import FoldBatchnorm
+from edgesmith.ir.passes.exact.fold_layer_scale import FoldLayerScale
+from edgesmith.ir.passes.exact.fold_linear_chain import FoldLinearChain, cheapest_cuts
+from edgesmith.ir.passes.exact.fold_repnorm import FoldRepnorm
+from edgesmith.ir.passes.exact.norm_to_rmsnorm import NormToRmsnorm
 from edgesmith.ir.passes.pipelines import EXACT, run_pipeline
 from edgesmith.ir.rewrite import Trace, tracing
 from edgesmith.ir.text import show

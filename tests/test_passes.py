@@ -18,12 +18,12 @@ from edgesmith.ir.ops.norm import GroupNorm
 from edgesmith.ir.ops.pool import AveragePool, Mean
 from edgesmith.ir.ops.shape import Concat, Gather, Reshape, Split, Transpose
 from edgesmith.ir.passes.base import Pass
-from edgesmith.ir.passes.fold_affine_norm import FoldAffineNorm
-from edgesmith.ir.passes.fold_batchnorm import FoldBatchnorm
-from edgesmith.ir.passes.fold_layer_scale import FoldLayerScale
-from edgesmith.ir.passes.fold_linear_chain import FoldLinearChain
-from edgesmith.ir.passes.fold_scalars import FoldScalars
-from edgesmith.ir.passes.merge_heads import MergeHeads
+from edgesmith.ir.passes.exact.fold_affine_norm import FoldAffineNorm
+from edgesmith.ir.passes.exact.fold_batchnorm import FoldBatchnorm
+from edgesmith.ir.passes.exact.fold_layer_scale import FoldLayerScale
+from edgesmith.ir.passes.exact.fold_linear_chain import FoldLinearChain
+from edgesmith.ir.passes.exact.fold_scalars import FoldScalars
+from edgesmith.ir.passes.exact.merge_heads import MergeHeads
 from edgesmith.ir.passes.pipelines import EXACT
 from edgesmith.ir.text import show
 

@@ -15,15 +15,15 @@ from edgesmith.ir.ops.elementwise import Add, Mul
 from edgesmith.ir.ops.pool import Mean
 from edgesmith.ir.ops.shape import Expand, Gather, Reshape, Slice, Split, Transpose
 from edgesmith.ir.passes.base import Pass
-from edgesmith.ir.passes.canonicalise_norms import CanonicaliseNorms
-from edgesmith.ir.passes.eliminate_dead import EliminateDead
-from edgesmith.ir.passes.fold_constants import FoldConstants
-from edgesmith.ir.passes.fold_repnorm import FoldRepnorm
-from edgesmith.ir.passes.merge_branches import MergeBranches
-from edgesmith.ir.passes.narrow_tokens import NarrowTokens
-from edgesmith.ir.passes.norm_to_rmsnorm import NormToRmsnorm
-from edgesmith.ir.passes.pool_algebra import PoolAlgebra
-from edgesmith.ir.passes.recognise_patch_embed import RecognisePatchEmbed
+from edgesmith.ir.passes.exact.canonicalise_norms import CanonicaliseNorms
+from edgesmith.ir.passes.exact.eliminate_dead import EliminateDead
+from edgesmith.ir.passes.exact.fold_constants import FoldConstants
+from edgesmith.ir.passes.exact.fold_repnorm import FoldRepnorm
+from edgesmith.ir.passes.exact.merge_branches import MergeBranches
+from edgesmith.ir.passes.exact.narrow_tokens import NarrowTokens
+from edgesmith.ir.passes.exact.norm_to_rmsnorm import NormToRmsnorm
+from edgesmith.ir.passes.exact.pool_algebra import PoolAlgebra
+from edgesmith.ir.passes.recognise.patch_embed import RecognisePatchEmbed
 from edgesmith.ir.text import show
 
 Make = Callable[..., Graph]

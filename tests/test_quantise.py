@@ -14,9 +14,9 @@ from edgesmith.ir.ops.linear import MatMul
 from edgesmith.ir.ops.norm import GroupNorm, LayerNorm, RMSNorm
 from edgesmith.ir.ops.pool import AveragePool, MaxPool, Mean, ReduceMax, Sum
 from edgesmith.ir.ops.shape import Concat, Gather, Pad, Reshape, Resize, Slice, Split, Transpose
-from edgesmith.ir.passes.calibrate import calibrate
-from edgesmith.ir.passes.fidelity import report, snr
 from edgesmith.ir.passes.quantise import QuantOptions, convert, cosine, quantise
+from edgesmith.ir.passes.quantise.calibrate import calibrate
+from edgesmith.ir.passes.quantise.fidelity import report, snr
 from edgesmith.ir.text import arrays_of, parse, show
 from edgesmith.ir.verify import verify
 

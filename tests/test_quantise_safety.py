@@ -11,9 +11,9 @@ from edgesmith.ir.ops.elementwise import Add
 from edgesmith.ir.ops.linear import Linear
 from edgesmith.ir.ops.norm import LayerNorm
 from edgesmith.ir.ops.pool import Mean
-from edgesmith.ir.passes.calibrate import synthetic
-from edgesmith.ir.passes.fit_weights import fit, fit_affine
 from edgesmith.ir.passes.quantise import QuantOptions, convert, cosine
+from edgesmith.ir.passes.quantise.calibrate import synthetic
+from edgesmith.ir.passes.quantise.fit_weights import fit, fit_affine
 
 WIDE = QuantOptions(stream="int16")
 

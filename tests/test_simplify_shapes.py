@@ -11,7 +11,7 @@ from edgesmith.ir.interpret import run
 from edgesmith.ir.ops.activation import Sigmoid
 from edgesmith.ir.ops.elementwise import Mul
 from edgesmith.ir.ops.shape import Expand, Pad, Reshape, Slice, Transpose
-from edgesmith.ir.passes.simplify_shapes import SimplifyShapes, shortest
+from edgesmith.ir.passes.recognise.simplify_shapes import SimplifyShapes, shortest
 
 
 def check(graph: Graph, expected: list[str]) -> None:

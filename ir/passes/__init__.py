@@ -1,1 +1,1 @@
-"""Graph to graph: a pass says what it keeps exact and what it needs; `pipelines` says the order and why."""
+"""Graph to graph: what a model means (recognise), the same in fewer steps (exact), and in integers (quantise)."""

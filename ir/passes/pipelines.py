@@ -11,22 +11,22 @@ from ..graph import Array, Graph
 from ..interpret import run
 from ..verify import verify
 from .base import Pass
-from .canonicalise_norms import CanonicaliseNorms
-from .eliminate_dead import EliminateDead
-from .fold_affine_norm import FoldAffineNorm
-from .fold_batchnorm import FoldBatchnorm
-from .fold_constants import FoldConstants
-from .fold_layer_scale import FoldLayerScale
-from .fold_linear_chain import FoldLinearChain
-from .fold_repnorm import FoldRepnorm
-from .fold_scalars import FoldScalars
-from .merge_branches import MergeBranches
-from .merge_heads import MergeHeads
-from .narrow_tokens import NarrowTokens
-from .norm_to_rmsnorm import NormToRmsnorm
-from .pool_algebra import PoolAlgebra
-from .recognise_patch_embed import RecognisePatchEmbed
-from .split_linear import SplitLinear
+from .exact.canonicalise_norms import CanonicaliseNorms
+from .exact.eliminate_dead import EliminateDead
+from .exact.fold_affine_norm import FoldAffineNorm
+from .exact.fold_batchnorm import FoldBatchnorm
+from .exact.fold_constants import FoldConstants
+from .exact.fold_layer_scale import FoldLayerScale
+from .exact.fold_linear_chain import FoldLinearChain
+from .exact.fold_repnorm import FoldRepnorm
+from .exact.fold_scalars import FoldScalars
+from .exact.merge_branches import MergeBranches
+from .exact.merge_heads import MergeHeads
+from .exact.narrow_tokens import NarrowTokens
+from .exact.norm_to_rmsnorm import NormToRmsnorm
+from .exact.pool_algebra import PoolAlgebra
+from .exact.split_linear import SplitLinear
+from .recognise.patch_embed import RecognisePatchEmbed
 
 EXACT: tuple[Pass, ...] = (
     FoldConstants(),  # first: folds below look for constants, exporters write computations of them

@@ -1,0 +1,34 @@
+"""The order in which an imported graph is recognised, one reason per line."""
+
+from __future__ import annotations
+
+from ..base import Pass
+from .attention import RecogniseAttention
+from .duplicates import RecogniseDuplicates
+from .gelu import RecogniseGelu
+from .groupnorm import RecogniseGroupnorm
+from .layernorm import RecogniseLayernorm
+from .linear import RecogniseLinear
+from .patch_embed import RecognisePatchEmbed
+from .repnorm import RecogniseRepnorm
+from .silu import RecogniseSilu
+from .simplify_shapes import SimplifyShapes
+from .tokennorm import RecogniseTokennorm
+
+RECOGNISE: tuple[Pass, ...] = (
+    RecogniseDuplicates(),  # first: patterns ask for the same value twice, exporters may have computed it twice
+    SimplifyShapes(),  # squeezes and flattens gone, movement is in one form
+    RecogniseLinear(),  # biases in place, so that weight rows can be chosen together with them
+    RecogniseLayernorm(),  # decomposed norms, before their products look like anything else
+    RecogniseGroupnorm(),  # needs the Reshapes around it as the exporter wrote them
+    RecogniseGelu(),  # before SiLU: its sigmoid form contains one
+    RecogniseSilu(),  # after GELU, for that reason
+    RecogniseTokennorm(),  # norms over tokens move before Reshapes ...
+    SimplifyShapes(),  # ... which then cancel, and attention sees Linear and BatchNorm side by side
+    RecogniseRepnorm(),  # needs norm and tokens in one shape
+    RecogniseAttention(),  # after everything that may stand between projections and heads
+    SimplifyShapes(),  # the heads' transpositions meet those that recognition left
+    RecognisePatchEmbed(),  # last: movement after the convolution is in its shortest form
+)
+
+__all__ = ["RECOGNISE"]
