@@ -2,84 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .errors import InternalError, ModelError
-
-if TYPE_CHECKING:
-    from .op import Op
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True)
-class Quant:
-    """How integers stand for real numbers: real = scale * (integer - zero_point).
-
-    `scale` is one number, or one per index along `axis`.
-    """
-
-    scale: float | tuple[float, ...]
-    zero_point: int = 0
-    axis: int | None = None
-
-    def dequantise(self, q: Array) -> Array:
-        """Real values (float64) of an integer array."""
-        scale = np.asarray(self.scale, np.float64)
-        if self.axis is not None:
-            scale = scale.reshape([-1 if i == self.axis % q.ndim else 1 for i in range(q.ndim)])
-        return (q.astype(np.float64) - self.zero_point) * scale
-
-    def quantise(self, x: Array, dtype: str) -> Array:
-        """Nearest integers (ties away from zero), saturated to `dtype`."""
-        scale = np.asarray(self.scale, np.float64)
-        if self.axis is not None:
-            scale = scale.reshape([-1 if i == self.axis % x.ndim else 1 for i in range(x.ndim)])
-        real = x.astype(np.float64) / scale
-        rounded = np.trunc(real + np.copysign(0.5, real)) + self.zero_point
-        info = np.iinfo(dtype)
-        q: Array = np.clip(rounded, info.min, info.max).astype(dtype)
-        return q
-
-
-@dataclass(frozen=True)
-class Type:
-    """What a value is: element type (a numpy name), static shape, and its quantisation if it has one."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    quant: Quant | None = None
-
-    @property
-    def rank(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes when stored densely."""
-        return self.size * self.numpy.itemsize
-
-    @property
-    def numpy(self) -> np.dtype[Any]:
-        """The element type as numpy has it."""
-        return np.dtype(self.dtype)
-
-    def with_(self, **changes: Any) -> Type:
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+from .errors import InternalError, ModelError, ShapeError
+from .op import Op
+from .tensor import Array, Quant, Type
 
 
 class Value:
@@ -265,8 +197,6 @@ class Graph:
         Raises:
             ShapeError: The operands do not fit, with the node's source names.
         """
-        from .op import infer
-
         node = Node(op, inputs, name or type(op).__name__.lower(), tuple(sources), next(self._serial))
         types = infer(node)
         names = [name] if len(types) == 1 else [f"{name or node.name}_{i}" for i in range(len(types))]
@@ -364,10 +294,26 @@ class Graph:
         return next(f"{name}.{i}" for i in itertools.count(1) if f"{name}.{i}" not in self._names)
 
 
+def infer(node: Node) -> tuple[Type, ...]:
+    """The output types of a node, with its name put on any complaint."""
+    types = [None if value is None else value.type for value in node.inputs]
+    try:
+        result = node.op.infer(*types)
+    except ShapeError as error:
+        if error.where:
+            raise
+        where = node.sources or (node.name,)
+        raise ShapeError(f"{type(node.op).__name__}: {error.what}", where=where, why=error.why, do=error.do) from None
+    except TypeError as error:
+        message = f"{type(node.op).__name__} '{node.name}' was given {len(types)} operands: {error}"
+        raise InternalError(message) from error
+    return result if isinstance(result, tuple) else (result,)
+
+
 def sources_of(*nodes: Node | None, extra: Iterable[str] = ()) -> tuple[str, ...]:
     """The source names of several nodes together, each once: what a rewritten node stands for."""
     names = itertools.chain(*(node.sources for node in nodes if node is not None), extra)
     return tuple(dict.fromkeys(names))
 
 
-__all__ = ["Array", "Graph", "Node", "Quant", "Type", "Value", "sources_of"]
+__all__ = ["Array", "Graph", "Node", "Quant", "Type", "Value", "infer", "sources_of"]

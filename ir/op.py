@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .errors import InternalError, ShapeError
-from .graph import Array, Node, Type
+from .errors import ShapeError
+from .tensor import Array, Type
 
 Types = Type | tuple[Type, ...]
 Arrays = Array | tuple[Array, ...]
@@ -48,36 +48,6 @@ class Op:
     def attributes(self) -> dict[str, Any]:
         """Attribute names and values, in declaration order."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-
-def registry() -> dict[str, type[Op]]:
-    """Every concrete op class by name: the class tree is the registry."""
-    from . import ops  # noqa: F401  (importing the families defines the classes)
-
-    found: dict[str, type[Op]] = {}
-    pending = list(Op.__subclasses__())
-    while pending:
-        cls = pending.pop()
-        pending += cls.__subclasses__()
-        if cls.infer is not Op.infer and not cls.__name__.startswith("_"):
-            found[cls.__name__] = cls
-    return dict(sorted(found.items()))
-
-
-def infer(node: Node) -> tuple[Type, ...]:
-    """The output types of a node, with its name put on any complaint."""
-    types = [None if value is None else value.type for value in node.inputs]
-    try:
-        result = node.op.infer(*types)
-    except ShapeError as error:
-        if error.where:
-            raise
-        where = node.sources or (node.name,)
-        raise ShapeError(f"{type(node.op).__name__}: {error.what}", where=where, why=error.why, do=error.do) from None
-    except TypeError as error:
-        message = f"{type(node.op).__name__} '{node.name}' was given {len(types)} operands: {error}"
-        raise InternalError(message) from error
-    return result if isinstance(result, tuple) else (result,)
 
 
 def require(condition: bool, complaint: str) -> None:

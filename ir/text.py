@@ -24,7 +24,8 @@ import numpy as np
 
 from .errors import ModelError
 from .graph import Array, Graph, Node, Quant, Type, Value
-from .op import Op, registry
+from .op import Op
+from .ops import registry
 
 INLINE = 8
 _QUOTED = r'"(?:[^"\\]|\\.)*"'

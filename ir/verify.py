@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import op
 from .errors import InternalError, ModelError
-from .graph import Graph, Node, Value
+from .graph import Graph, Node, Value, infer
 from .text import show_node
 
 
@@ -72,7 +71,7 @@ def _operands(node: Node, known: set[int]) -> Iterator[str]:
 
 def _types(node: Node) -> Iterator[str]:
     try:
-        inferred = op.infer(node)
+        inferred = infer(node)
     except (ModelError, InternalError) as error:
         yield f"operands do not fit: {error.what}"
         return

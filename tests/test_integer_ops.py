@@ -7,7 +7,7 @@ import pytest
 
 from edgesmith.ir.errors import ShapeError
 from edgesmith.ir.graph import Graph, Quant, Type
-from edgesmith.ir.op import registry
+from edgesmith.ir.ops import registry
 from edgesmith.ir.ops.integer import QLinear, integers
 from edgesmith.ir.ops.integer_attention import QAttention
 from edgesmith.ir.ops.integer_conv import QConv

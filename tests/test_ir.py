@@ -12,7 +12,8 @@ from edgesmith.ir.cost import cost
 from edgesmith.ir.errors import InternalError, ModelError, ShapeError
 from edgesmith.ir.graph import Graph, Quant, Type, sources_of
 from edgesmith.ir.interpret import run, trace
-from edgesmith.ir.op import Op, registry
+from edgesmith.ir.op import Op
+from edgesmith.ir.ops import registry
 from edgesmith.ir.ops.activation import Clip, Erf, Gelu, Relu
 from edgesmith.ir.ops.elementwise import Add, Div, Mul
 from edgesmith.ir.ops.linear import Linear

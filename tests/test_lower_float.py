@@ -15,7 +15,8 @@ from edgesmith.ir import interpret
 from edgesmith.ir.errors import Unsupported
 from edgesmith.ir.graph import Array, Graph, Type, Value
 from edgesmith.ir.memory import plan
-from edgesmith.ir.op import Op, registry
+from edgesmith.ir.op import Op
+from edgesmith.ir.ops import registry
 from edgesmith.ir.ops.activation import Relu, Softmax
 from edgesmith.ir.ops.attention import Attention
 from edgesmith.ir.ops.conv import Conv

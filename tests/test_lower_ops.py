@@ -12,8 +12,16 @@ from edgesmith import targets
 from edgesmith.ir import interpret
 from edgesmith.ir.graph import Array, Graph, Quant, Type
 from edgesmith.ir.memory import plan
-from edgesmith.ir.op import Op, registry
-from edgesmith.ir.ops import integer, integer_attention, integer_conv, integer_elementwise, integer_norm, integer_pool
+from edgesmith.ir.op import Op
+from edgesmith.ir.ops import (
+    integer,
+    integer_attention,
+    integer_conv,
+    integer_elementwise,
+    integer_norm,
+    integer_pool,
+    registry,
+)
 from edgesmith.ir.ops.shape import Concat, Expand, Gather, Pad, Reshape, Slice, Split, Transpose
 from edgesmith.lowering.c import toolchain
 from edgesmith.lowering.c.lower import Vector, lower

@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 
 from edgesmith.ir.errors import ShapeError
 from edgesmith.ir.graph import Type
-from edgesmith.ir.op import Op, registry
-from edgesmith.ir.ops import activation, conv, elementwise, linear, norm, pool, shape
+from edgesmith.ir.op import Op
+from edgesmith.ir.ops import activation, conv, elementwise, linear, norm, pool, registry, shape
 from edgesmith.ir.ops.attention import Attention
 
 FAMILIES = ("activation", "attention", "conv", "elementwise", "linear", "norm", "pool", "shape")

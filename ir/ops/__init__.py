@@ -1,5 +1,6 @@
-"""The operator families; importing this package defines every op class."""
+"""The operator families; importing this package defines every op class, and the class tree is the registry."""
 
+from ..op import Op
 from . import (
     activation,
     attention,
@@ -33,5 +34,18 @@ __all__ = [
     "norm",
     "pool",
     "quant",
+    "registry",
     "shape",
 ]
+
+
+def registry() -> dict[str, type[Op]]:
+    """Every concrete op class by name."""
+    found: dict[str, type[Op]] = {}
+    pending = list(Op.__subclasses__())
+    while pending:
+        cls = pending.pop()
+        pending += cls.__subclasses__()
+        if cls.infer is not Op.infer and not cls.__name__.startswith("_"):
+            found[cls.__name__] = cls
+    return dict(sorted(found.items()))
