@@ -175,6 +175,9 @@ def show(data: Data) -> None:
     done = [f"{entry['pass']} ({entry['rewrites']})" for entry in data["passes"] if entry["rewrites"]]
     rewrites = escape(", ".join(done)) or "none"
     OUT.print(f"\n[dim]{len(data['nodes'])} nodes, {data['macs']:,} MACs; rewrites: {rewrites}[/]")
+    if data["after"] and data["passes"]:
+        for nearest in data["passes"][-1]["nearest"]:
+            OUT.print(f"[dim]nearest miss: {escape(nearest)}[/]")
 
 
 def targets(data: Data) -> None:

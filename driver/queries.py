@@ -42,11 +42,12 @@ def show(
     if after not in (None, "import", *known):
         raise UsageError(f"there is no pass '{after}'", do=f"use import, {', '.join(dict.fromkeys(known))}")
     graph = frontend.imported(model, shapes)
-    done = [{"pass": each.name, "exact": each.exact, "rewrites": each.apply(graph)} for each in _until(after)]
+    done = [_applied(each, graph) for each in _until(after)]
     graph.prune()
     total = cost(graph)
     return {
         "name": graph.name,
+        "after": after,
         "inputs": _values(graph, "inputs"),
         "outputs": _values(graph, "outputs"),
         "passes": done,
@@ -55,6 +56,24 @@ def show(
         "ops": total.ops,
         "nodes": [{"name": n.name, "op": type(n.op).__name__, "sources": list(n.sources)} for n in graph.nodes],
         "text": text(graph),
+    }
+
+
+def _applied(each: Pass, graph: Graph) -> dict[str, Any]:
+    """Apply a pass; say how often it changed the graph, and what kept its rules from doing so once more."""
+    from ..ir.rewrite import Trace, tracing
+
+    token = tracing.set(trace := Trace())
+    try:
+        rewrites = each.apply(graph)
+    finally:
+        tracing.reset(token)
+    rules = sorted({miss[0] for miss in trace.misses})
+    return {
+        "pass": each.name,
+        "exact": each.exact,
+        "rewrites": rewrites,
+        "nearest": [text for rule in rules if (text := trace.nearest(rule))],
     }
 
 

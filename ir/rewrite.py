@@ -130,8 +130,9 @@ class Trace:
     misses: list[tuple[str, str, str, int]] = field(default_factory=list)
 
     def nearest(self, rule: str) -> str:
-        """The miss that got furthest, in words; empty when nothing came close."""
-        tries = [miss for miss in self.misses if miss[0] == rule and miss[3] > 0]
+        """The miss that got furthest where no other rule matched, in words; empty when nothing came close."""
+        done = {node for _, node in self.hits}
+        tries = [miss for miss in self.misses if miss[0] == rule and miss[3] > 0 and miss[1] not in done]
         if not tries:
             return ""
         _, node, reason, depth = max(tries, key=lambda miss: miss[3])
