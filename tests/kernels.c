@@ -40,7 +40,7 @@ void t_linear(
     es_to_tile tile_to = {(int16_t *)out, stride, scale};
     es_to_packed packed_to = {(int8_t *)out, stride, scale};
     es_to_transposed transposed_to = {(int8_t *)out, stride, scale};
-    es_to_sum residual_to = {out, out, bits, bits, stride, scale, ma, mb, c, shift};
+    es_to_sum residual_to = {out, out, bits, bits, stride, scale, ma, mb, c, shift, es_low(bits), -1 - es_low(bits)};
     if (kind == TO_ROWS)
         es_linear(x, bits_x, rows, k, k, w, bias, n, tile, tile_rows, es_store_rows, &rows_to);
     if (kind == TO_TILE)

@@ -16,6 +16,7 @@ from edgesmith.ir.memory import plan
 from edgesmith.ir.ops.activation import Gelu, HardSwish, Relu, Sigmoid, Silu, Tanh
 from edgesmith.ir.ops.attention import Attention
 from edgesmith.ir.ops.elementwise import Add, Mul
+from edgesmith.ir.ops.linear import MatMul
 from edgesmith.ir.ops.pool import AveragePool, MaxPool, Mean
 from edgesmith.ir.ops.shape import Reshape, Resize, Slice, Transpose
 from edgesmith.ir.passes.pipelines import run_pipeline
@@ -120,6 +121,25 @@ def convolutions(build):
     y = net.add(MaxPool((3, 3), (2, 2), PAD), net.conv(y, 6, 3, name="grouped", groups=2), name="pool")
     y = net.add(AveragePool((3, 3), (1, 1), PAD), y, name="mean")
     return net.output(net.add(Resize((6, 5), "linear"), y, name="resized"))
+
+
+@network
+def clamped_sums(build):
+    net = build.Net("float32")
+    x = net.conv(net.input(1, 3, 6, 5), 8, name="stem")
+    for name in "ab":
+        hidden = net.add(Relu(), net.conv(x, 12, name=f"{name}1"), name=f"{name}relu")
+        total = net.add(Add(), x, net.conv(hidden, 8, name=f"{name}2"), name=f"{name}add")
+        x = net.add(Relu(), total, name=f"{name}out")
+    return net.output(x)
+
+
+@network
+def products_of_activations(build):
+    net = build.Net("float32")
+    x = net.add(Reshape((3, 4, 6)), net.input(1, 12, 6), name="cut")
+    left, right = net.linear(x, 6, name="left"), net.add(Transpose((0, 2, 1)), net.linear(x, 6, name="right"), name="t")
+    return net.output(net.add(MatMul(), left, right, name="product"))
 
 
 @network

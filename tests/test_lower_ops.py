@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgesmith import targets
 from edgesmith.ir import interpret
+from edgesmith.ir.errors import Unsupported
 from edgesmith.ir.graph import Array, Graph, Quant, Type
 from edgesmith.ir.memory import plan
 from edgesmith.ir.op import Op
@@ -22,6 +24,8 @@ from edgesmith.ir.ops import (
     integer_pool,
     registry,
 )
+from edgesmith.ir.ops.integer import QLinear, QMatMul, integers
+from edgesmith.ir.ops.integer_elementwise import QAdd, QMul
 from edgesmith.ir.ops.shape import Concat, Expand, Gather, Pad, Reshape, Slice, Split, Transpose
 from edgesmith.lowering.c import toolchain
 from edgesmith.lowering.c.lower import Vector, lower
@@ -94,3 +98,32 @@ def test_an_example_has_the_bits_of_its_reference(
 def test_no_integer_op_is_left_out() -> None:
     assert len(integer_ops()) >= 16
     assert {type(op) for _, op, _ in cases()} >= set(integer_ops())
+
+
+def test_a_sum_that_closes_a_layer_is_clamped(tmp_path: Path) -> None:
+    graph = Graph("clamped")
+    x = graph.input("x", Type("int8", (1, 5, 6), Quant(1.0)))
+    operands = (integers(7, 6), integers(7, dtype="int32"), np.full(7, 2**26, np.int32))
+    layer = graph.add(QLinear(Quant(1.0)), x, *map(graph.constant, operands), name="layer")
+    stream = graph.input("stream", Type("int8", (1, 5, 7), Quant(1.0)))
+    graph.output(graph.add(QAdd(Quant(1.0), "int8", 100, 90, 64, 7, -20, 30), layer, stream, name="sum"))
+    feeds = {"x": integers(1, 5, 6), "stream": integers(1, 5, 7)}
+    expected = interpret.run(graph, feeds)["sum"]
+    assert expected.min() == -20 and expected.max() == 30
+    lower(graph, plan(graph), targets.get("host"), tmp_path, "clamped", Vector.of(graph, feeds))
+    sources = [*sorted((tmp_path / "src").glob("*.c")), tmp_path / "test" / "harness.c"]
+    built = ctypes.CDLL(str(toolchain.compile_shared(sources, tmp_path / "clamped.so")))
+    got = np.zeros_like(expected)
+    assert built["clamped_harness"](*addresses([*feeds.values(), got])) == 0
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("cls", [QAdd, QMul, QMatMul])
+def test_an_operand_that_repeats_in_the_middle_is_refused(tmp_path: Path, cls: type[Op]) -> None:
+    graph, op = Graph("middle"), cls(Quant(1.0))
+    shapes = ((2, 3, 4, 4), (1, 3, 4, 4)) if isinstance(op, QMatMul) else ((4, 4), (4, 1))
+    values = [graph.input(name, Type("int8", shape, Quant(1.0))) for name, shape in zip("ab", shapes, strict=True)]
+    graph.output(graph.add(op, *values, name="middle"))
+    feeds = {value.name: integers(*value.shape) for value in values}
+    with pytest.raises(Unsupported, match="c: "):
+        lower(graph, plan(graph), targets.get("host"), tmp_path, "middle", Vector.of(graph, feeds))

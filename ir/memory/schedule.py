@@ -13,6 +13,8 @@ from math import prod
 from ..graph import Node, Value
 from ..ops.attention import Attention
 from ..ops.integer import QMatMul
+from ..ops.integer_attention import QAttention
+from ..ops.integer_conv import QConv
 from ..ops.norm import LayerNorm, RMSNorm
 from .group import Group, bytes_of, is_rowwise_linear, row_bytes, row_count
 from .scratch import (
@@ -201,7 +203,9 @@ def _attention(group: Group) -> Iterable[Schedule]:
 
     The sequences of a batch run one after the other through the same scratch.
     """
-    heads = group.roles["attention"].op.heads  # type: ignore[attr-defined]
+    op = group.roles["attention"].op
+    assert isinstance(op, QAttention)
+    heads = op.heads
     rows = max(group.roles["attention"].input(i).shape[-2] for i in (0, 1))
     for held in (n for n in range(heads, 0, -1) if heads % n == 0):
         for tile in tiles(rows):
@@ -265,7 +269,8 @@ def _refill(roles: dict[str, Node]) -> int:
 def _conv(group: Group) -> Iterable[Schedule]:
     node = group.roles["conv"]
     weight, pixels = node.input(1), row_count(node.output)
-    if node.op.groups == weight.shape[0] and weight.shape[3] == 1:  # type: ignore[attr-defined]
+    assert isinstance(node.op, QConv)
+    if node.op.groups == weight.shape[0] and weight.shape[3] == 1:
         yield Schedule("whole", weight_bytes=weight.type.nbytes)
         return
     for tile in tiles(pixels):

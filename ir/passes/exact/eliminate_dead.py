@@ -58,7 +58,8 @@ def _join_reshapes(match: Match) -> Value:
 
 def _drop_axes(match: Match) -> Value:
     pool, shape = match.node("pooled"), match.root.output.shape
-    op = dataclasses.replace(pool.op, keepdims=False)  # type: ignore[call-arg]
+    assert isinstance(pool.op, Mean | Sum | ReduceMax)
+    op = dataclasses.replace(pool.op, keepdims=False)
     if op == pool.op or op.infer(pool.input(0).type) != match.root.output.type:
         raise Miss(f"'{pool.name}' without its unit axes does not have the shape {shape}")
     new: Value = match.add(op, pool.input(0))

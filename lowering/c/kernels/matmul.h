@@ -141,7 +141,7 @@ ES_INLINE void es_store_transposed(const void *to, es_block at, const int32_t *a
     }
 }
 
-/* Added to another operand, the residual stream or a table: out = sat((value * ma + other * mb + c) >> shift);
+/* Added to another operand, the residual stream or a table: out = clamp((value * ma + other * mb + c) >> shift);
  * out may be other. */
 typedef struct {
     void *out;
@@ -150,6 +150,7 @@ typedef struct {
     es_scale scale;
     int32_t ma, mb, c;
     int shift;
+    int32_t low, high;
 } es_to_sum;
 
 ES_INLINE void es_store_sum(const void *to, es_block at, const int32_t *acc)
@@ -161,7 +162,7 @@ ES_INLINE void es_store_sum(const void *to, es_block at, const int32_t *acc)
             int i = (at.row + r) * t->stride + at.col + c;
             int32_t value = es_value(&t->scale, acc[3 * c + r], mult);
             int32_t sum = value * t->ma + es_get(t->other, t->other_bits, i) * t->mb + t->c;
-            es_put(t->out, t->bits, i, es_saturate(sum >> t->shift, t->bits));
+            es_put(t->out, t->bits, i, es_clamp(sum >> t->shift, t->low, t->high));
         }
     }
 }

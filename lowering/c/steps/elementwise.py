@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ....ir.errors import Unsupported
 from ....ir.graph import Node, Value
+from ....ir.ops.integer import QAffine, QRequantise
+from ....ir.ops.integer_attention import QSoftmax
+from ....ir.ops.integer_elementwise import QAdd, QMul
 from ..call import Call
-from .epilogue import bits, limits
+from .epilogue import SUM, bits, limits
 
 
 def _operand(call: Call, name: str, value: Value) -> str:
@@ -22,8 +25,9 @@ def _order(node: Node) -> tuple[Value, Value, bool]:
     a, b = node.input(0), node.input(1)
     swapped = a.type.size < b.type.size
     large, small = (b, a) if swapped else (a, b)
-    squeezed = tuple(n for n in small.shape if n > 1)
-    if large.shape != node.output.shape or squeezed != large.shape[len(large.shape) - len(squeezed) :]:
+    leading = next((i for i, n in enumerate(small.shape) if n > 1), len(small.shape))
+    suffix = small.shape[leading:]
+    if large.shape != node.output.shape or suffix != large.shape[len(large.shape) - len(suffix) :]:
         why = f"operands of shapes {a.shape} and {b.shape}"
         do = "only a suffix may be broadcast on a microcontroller: expand the operand in the model"
         what = f"c: {type(node.op).__name__} broadcasts in an unusual way"
@@ -37,9 +41,10 @@ def add(call: Call) -> None:
     op = node.op
     large, small, swapped = _order(node)
     a, b, out = _operand(call, "a", large), _operand(call, "b", small), call.value("out", node.output)
-    values = {"ma": op.mb if swapped else op.ma, "mb": op.ma if swapped else op.mb, "c": op.c, "shift": op.shift}  # type: ignore[attr-defined]
-    ma, mb, c, shift = (call.scalar(name, value) for name, value in values.items())
-    low, high = limits(op)  # type: ignore[arg-type]
+    assert isinstance(op, QAdd)
+    values = (op.mb, op.ma, op.c, op.shift) if swapped else (op.ma, op.mb, op.c, op.shift)
+    ma, mb, c, shift = (call.scalar(name, value) for name, value in zip(SUM, values, strict=True))
+    low, high = limits(op)
     count, period = large.type.size, small.type.size
     call.body = (
         f"    for (int i = 0; i < {count}; i += {period})\n"
@@ -54,12 +59,13 @@ def mul(call: Call) -> None:
     op = node.op
     large, small, swapped = _order(node)
     a, b, out = _operand(call, "a", large), _operand(call, "b", small), call.value("out", node.output)
-    zeros = (op.b_zero, op.a_zero) if swapped else (op.a_zero, op.b_zero)  # type: ignore[attr-defined]
+    assert isinstance(op, QMul)
+    zeros = (op.b_zero, op.a_zero) if swapped else (op.a_zero, op.b_zero)
     zero_a, zero_b = (call.scalar(name, zero) for name, zero in zip(("zero_a", "zero_b"), zeros, strict=True))
-    low, high = limits(op)  # type: ignore[arg-type]
+    low, high = limits(op)
     call.body = (
         f"    es_mul({a}, {bits(large)}, {zero_a}, {b}, {bits(small)}, {zero_b}, {large.type.size}, {small.type.size}, "
-        f"{call.scalar('mult', op.mult)}, {op.pre}, {call.scalar('zero', op.zero)}, {low}, {high}, "  # type: ignore[attr-defined]
+        f"{call.scalar('mult', op.mult)}, {op.pre}, {call.scalar('zero', op.zero)}, {low}, {high}, "
         f"{out}, {bits(node.output)});\n"
     )
 
@@ -68,10 +74,11 @@ def requantise(call: Call) -> None:
     """Another scale, zero point or width."""
     (node,) = call.group.nodes
     op, x = node.op, node.input(0)
-    low, high = limits(op)  # type: ignore[arg-type]
+    assert isinstance(op, QRequantise)
+    low, high = limits(op)
     call.body = (
-        f"    es_rescale({call.value('x', x)}, {bits(x)}, 1, {x.type.size}, {call.scalar('x_zero', op.x_zero)}, "  # type: ignore[attr-defined]
-        f"{call.scalar('mult', op.mult)}, {op.pre}, {call.scalar('zero', op.zero)}, {low}, {high}, "  # type: ignore[attr-defined]
+        f"    es_rescale({call.value('x', x)}, {bits(x)}, 1, {x.type.size}, {call.scalar('x_zero', op.x_zero)}, "
+        f"{call.scalar('mult', op.mult)}, {op.pre}, {call.scalar('zero', op.zero)}, {low}, {high}, "
         f"{call.value('out', node.output)}, {bits(node.output)}, 0);\n"
     )
 
@@ -80,11 +87,12 @@ def affine(call: Call) -> None:
     """A scale and shift per channel."""
     (node,) = call.group.nodes
     op, x = node.op, node.input(0)
+    assert isinstance(op, QAffine)
     channels = x.shape[-1]
     call.body = (
         f"    es_affine({call.value('x', x)}, {bits(x)}, {x.type.size // channels}, {channels}, "
-        f"{call.array('mult', node.input(1))}, {call.array('bias', node.input(2))}, {op.lift}, "  # type: ignore[attr-defined]
-        f"{call.scalar('zero', op.zero)}, {call.value('out', node.output)}, {bits(node.output)});\n"  # type: ignore[attr-defined]
+        f"{call.array('mult', node.input(1))}, {call.array('bias', node.input(2))}, {op.lift}, "
+        f"{call.scalar('zero', op.zero)}, {call.value('out', node.output)}, {bits(node.output)});\n"
     )
 
 
@@ -112,10 +120,11 @@ def softmax(call: Call) -> None:
     """Rows of int8 to probabilities."""
     (node,) = call.group.nodes
     op, x = node.op, node.input(0)
+    assert isinstance(op, QSoftmax)
     width = x.shape[-1]
     call.body = (
         f"    es_softmax({call.value('x', x)}, {x.type.size // width}, {width}, {call.array('table', node.input(1))}, "
-        f"{call.scalar('mult', op.mult)}, {call.scalar('zero', op.zero)}, {bits(node.output)}, "  # type: ignore[attr-defined]
+        f"{call.scalar('mult', op.mult)}, {call.scalar('zero', op.zero)}, {bits(node.output)}, "
         f"{call.value('out', node.output)});\n"
     )
 

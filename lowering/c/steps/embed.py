@@ -110,6 +110,6 @@ def _store(call: Call, node: Node, skip: int) -> dict[str, str]:
     whole = np.broadcast_to(table.array, output.shape)
     positions = whole[:, skip // width : skip // width + node.output.shape[1]]
     other = call.array("positions", np.ascontiguousarray(positions), f"{output.name} positions")
-    ma, mb, c, shift = addition(call, "add", add, stream)
-    value = f"{{{out}, {other}, {bits(output)}, {bits(table)}, {width}, {scaled}, {ma}, {mb}, {c}, {shift}}}"
+    terms = addition(call, "add", add, stream)
+    value = f"{{{out}, {other}, {bits(output)}, {bits(table)}, {width}, {scaled}, {terms}}}"
     return {"struct": "es_to_sum", "function": "es_store_sum", "store": value}

@@ -6,8 +6,13 @@ import numpy as np
 
 from ....ir.graph import Node, Value
 from ....ir.ops.integer import IntegerOp
-from ....ir.ops.integer_elementwise import QTable16
+from ....ir.ops.integer_elementwise import QAdd, QTable16
 from ..call import Call
+
+ENDS = (-128, 127, -32768, 32767)
+"""Ends of a clamp that are a dtype's own: as literals they make it one instruction."""
+
+SUM = ("ma", "mb", "c", "shift")
 
 
 def limits(op: IntegerOp) -> tuple[int, int]:
@@ -29,13 +34,12 @@ def scale(call: Call, name: str, node: Node, table: Node | None = None, offset: 
     op = node.op
     assert isinstance(op, IntegerOp)
     low, high = limits(op)
-    ends = (-128, 127, -32768, 32767)
     parts = [
         call.pairs(f"{name}_mult", node.input(3)) + offset,
         str(getattr(op, "pre", 0)),
         number(call, f"{name}_zero", op.zero),
-        number(call, f"{name}_low", low, ends),
-        number(call, f"{name}_high", high, ends),
+        number(call, f"{name}_low", low, ENDS),
+        number(call, f"{name}_high", high, ENDS),
         *_tables(call, name, table),
     ]
     return "{" + ", ".join(parts) + "}"
@@ -55,10 +59,11 @@ def bits(value: Value) -> int:
     return value.type.numpy.itemsize * 8
 
 
-def addition(call: Call, name: str, add: Node, made: Value) -> tuple[str, str, str, str]:
-    """(ma, mb, c, shift) of a closing sum whose operand `made` comes from the accumulators."""
+def addition(call: Call, name: str, add: Node, made: Value) -> str:
+    """The end of an `es_to_sum` initialiser: ma, mb, c, shift, low, high of a sum whose operand `made` is computed."""
     op = add.op
-    ma, mb = (op.ma, op.mb) if add.inputs[0] is made else (op.mb, op.ma)  # type: ignore[attr-defined]
-    fields = {"ma": ma, "mb": mb, "c": op.c, "shift": op.shift}  # type: ignore[attr-defined]
-    first, second, third, fourth = (call.scalar(f"{name}_{key}", value) for key, value in fields.items())
-    return first, second, third, fourth
+    assert isinstance(op, QAdd)
+    ma, mb = (op.ma, op.mb) if add.inputs[0] is made else (op.mb, op.ma)
+    terms = [call.scalar(f"{name}_{key}", value) for key, value in zip(SUM, (ma, mb, op.c, op.shift), strict=True)]
+    ends = [number(call, f"{name}_{key}", end, ENDS) for key, end in zip(("low", "high"), limits(op), strict=True)]
+    return ", ".join([*terms, *ends])

@@ -17,8 +17,9 @@ from .float_elementwise import literal, loops, operand
 def window(node: Node, kernel: tuple[int, int], grid: tuple[int, int], dilations: tuple[int, int] = (1, 1)) -> str:
     """The statement that describes a kernel moving over the node's first operand; `grid` is the output's size."""
     op, (channels, height, width) = node.op, node.input(0).shape[1:]
-    strides = op.patch if isinstance(op, PatchEmbed) else op.strides  # type: ignore[attr-defined]
-    top, left = op.pads[:2]  # type: ignore[attr-defined]
+    assert isinstance(op, Conv | PatchEmbed | AveragePool | MaxPool)
+    strides = op.patch if isinstance(op, PatchEmbed) else op.strides
+    top, left = op.pads[:2]
     sizes = (height, width, channels, *kernel, *strides, top, left, *dilations, *grid, 0)
     return f"    const es_window g = {{{', '.join(map(str, sizes))}}};\n"
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....ir.graph import Node
+from ....ir.errors import Unsupported
+from ....ir.graph import Node, Value
 from ....ir.memory.group import NORMS, TABLES, is_rowwise_linear, row_count
 from ....ir.ops.integer import QMatMul
+from ....ir.ops.integer_norm import QLayerNorm, QRMSNorm
 from ..call import Call
 from ..text import render, up
 from .epilogue import addition, bits, scale
@@ -99,34 +101,38 @@ def closing(call: Call, made: object, add: Node | None, n: int, scaled: str, out
     (other,) = (value for value in add.inputs if value is not None and value is not made)
     (inner,) = (value for value in add.inputs if value is not None and value is made)
     stream = call.value("stream", other)
-    ma, mb, c, shift = addition(call, "add", add, inner)
-    value = f"{{{out}, {stream}, {bits(output)}, {bits(other)}, {n}, {scaled}, {ma}, {mb}, {c}, {shift}}}"
+    value = f"{{{out}, {stream}, {bits(output)}, {bits(other)}, {n}, {scaled}, {addition(call, 'add', add, inner)}}}"
     return {"struct": "es_to_sum", "function": "es_store_sum", "value": value}
 
 
 def _norm_only(call: Call) -> None:
     (node,) = call.group.nodes
     op, source = node.op, node.input(0)
-    centred = type(op).__name__ == "QLayerNorm"
+    assert isinstance(op, QLayerNorm | QRMSNorm)
     call.value("x", source)
     call.value("out", node.output)
     affine = node.optional(1) is not None
     call.body = render(
-        NORM_ONLY, rows=row_count(source), width=source.shape[-1], bits=bits(source), centred=int(centred),
-        zero=0 if centred else call.scalar("x_zero", op.x_zero),  # type: ignore[attr-defined]
-        eps=call.scalar("eps", op.eps_q), lift=op.lift,  # type: ignore[attr-defined]
+        NORM_ONLY, rows=row_count(source), width=source.shape[-1], bits=bits(source),
+        centred=int(isinstance(op, QLayerNorm)), eps=call.scalar("eps", op.eps_q), lift=op.lift,
+        zero=call.scalar("x_zero", op.x_zero) if isinstance(op, QRMSNorm) else 0,
         mult=call.array("mult", node.input(1)) if affine else "",
         bias=call.array("bias", node.input(2)) if affine else "",
     )  # fmt: skip
 
 
 def product(call: Call) -> None:
-    """A product of two activations."""
+    """A product of two activations; a batch axis of one operand may be absent or of length one as a whole.
+
+    Raises:
+        Unsupported: Some batch axes repeat and others do not.
+    """
     (node,) = call.group.nodes
     op, a, b = node.op, node.input(0), node.input(1)
     assert isinstance(op, QMatMul)
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     batches = node.output.type.size // (m * n)
+    steps = [_batch_step(node, value, batches) for value in (a, b)]
     call.value("a", a)
     call.value("b", b)
     call.value("out", node.output)
@@ -135,10 +141,20 @@ def product(call: Call) -> None:
     info = np.iinfo(op.dtype)
     call.body = render(
         PRODUCT, batches=batches, m=m, n=n, k=k, bits_a=bits(a), bits_out=bits(node.output), tile=call.schedule.rows,
-        step_a=m * k if a.type.size == batches * m * k else 0, step_b=n * k if b.type.size == batches * n * k else 0,
+        step_a=steps[0], step_b=steps[1],
         mult=call.array("mult", np.full(up(n, 2), op.mult, np.int32), f"{node.name} multiplier"), pre=op.pre,
         zero=op.zero, low=info.min, high=info.max,
     )  # fmt: skip
+
+
+def _batch_step(node: Node, value: Value, batches: int) -> int:
+    """Elements from one matrix of an operand to the next; 0 where one serves all batches."""
+    size = value.shape[-1] * value.shape[-2]
+    count = value.type.size // size
+    if count not in (1, batches):
+        why = f"{count} matrices for {batches} products"
+        raise Unsupported("c: a product repeats part of a batch", where=node.sources, why=why, do="expand the operand")
+    return size if count > 1 else 0
 
 
 OPS = {"QMatMul": product}
