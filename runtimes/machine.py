@@ -80,7 +80,8 @@ class Machine:
         path: The linked file.
         native: Count through compiled callbacks; without, in Python, about twenty times slower.
         strict: Watch every access: traffic by region, and faults where LDRD, LDM and their kin are off a word boundary
-            (the emulator itself lets them pass). About fifty times slower.
+            (the emulator itself lets them pass). About fifty times slower. Values computed in strict mode are not to be
+            trusted: Unicorn 2.1 loses the condition of some stores in IT blocks while memory is watched.
     """
 
     def __init__(self, target: Target, path: Path, *, native: bool = True, strict: bool = False) -> None:

@@ -82,7 +82,7 @@ def test_add_is_nearly_rounded(ratio_a: float, ratio_b: float, a: int, b: int) -
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def test_gelu_table_is_exact_to_rounding() -> None:
+def test_check_19_gelu_table_is_exact_to_rounding() -> None:
     scale_in, scale_out, x = 0.04, 0.03, np.arange(-128, 128)
     table = integer.make_table8(gelu, scale_in, 9, scale_out, -100)
     got = scale_out * (integer.table8(x.astype(np.int8), table).astype(float) + 100)
@@ -99,7 +99,7 @@ def test_gelu_curve_is_far_below_an_int8_step() -> None:
 # -- roots and reciprocals ---------------------------------------------------------------------------------------------
 
 
-def test_isqrt_is_the_floor() -> None:
+def test_check_19_isqrt_is_the_floor() -> None:
     roots = np.arange(2, 65536, dtype=np.int64)
     n = np.concatenate([np.arange(20_000), roots**2, roots**2 - 1, np.arange(2**32 - 999, 2**32)])
     np.testing.assert_array_equal(integer_rows.isqrt(n), [math.isqrt(int(value)) for value in n])

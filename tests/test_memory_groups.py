@@ -135,7 +135,7 @@ def test_attention_keeps_apart_what_its_loops_come_back_to(queries: int) -> None
         assert schedule.piece("mixed").bytes == 24 * (queries if schedule.heads < 4 else min(queries, schedule.rows))
 
 
-def test_known_figures_of_a_larger_vit() -> None:
+def test_check_10_known_figures_of_a_larger_vit() -> None:
     """T = 226, E = 192, H = 3, d = 64, ratio 4, int8: published peaks are 44.4 kB (FFN) and 116.8 kB (attention).
 
     Those count one int8 row of scratch. Ours processes three rows in int16, and packs values to multiples of four.
