@@ -27,9 +27,17 @@ extern "C" {
 #define {{ upper }}_ARENA_BYTES {{ arena }}
 #define {{ upper }}_STEPS {{ steps | length }}
 
+{% for kind, ports in (("INPUT", inputs), ("OUTPUT", outputs)) %}
+{% for port in ports if port.scale is not none %}
+/* {{ kind | capitalize }} {{ ports.index(port) }}, {{ port.shape | join(" x ") }}: real = scale * (integer - zero). */
+#define {{ upper }}_{{ kind }}_{{ ports.index(port) }}_SCALE {{ port.scale }}f
+#define {{ upper }}_{{ kind }}_{{ ports.index(port) }}_ZERO ({{ port.zero }})
+{% endfor %}
+{% endfor %}
+
 {% for port in inputs if port.offset is not none %}
 /* Write the input here before a run: {{ port.shape | join(" x ") }}. */
-#define {{ upper }}_INPUT_{{ loop.index0 }}(arena) \\
+#define {{ upper }}_INPUT_{{ inputs.index(port) }}(arena) \\
     (({{ port.type }} *)(void *)((char *)(arena) + {{ port.offset }}))
 {% endfor %}
 {% for port in outputs %}
@@ -190,7 +198,7 @@ ES_HARNESS int {{ prefix }}_harness_step({{ parameters() }}, int first, int last
     if (first == 0) {
 {% for port in inputs if port.offset is not none %}
         for (int i = 0; i < {{ port.size }}; i++)
-            {{ upper }}_INPUT_{{ loop.index0 }}({{ prefix }}_arena)[i] = in{{ inputs.index(port) }}[i];
+            {{ upper }}_INPUT_{{ inputs.index(port) }}({{ prefix }}_arena)[i] = in{{ inputs.index(port) }}[i];
 {% endfor %}
     }
     for (int step = first; step <= last; step++)

@@ -166,9 +166,13 @@ def _context(graph: Graph, plan: Plan, prefix: str, calls: Sequence[Call]) -> di
 def _place(plan: Plan, value: Value) -> dict[str, Any]:
     offset = None if value.name in plan.streamed else plan.buffer(value.name).offset
     row = int(np.prod(value.shape[2:], dtype=np.int64))
+    quant = value.type.quant
+    scale = quant.scale if quant else None
     return {
         "name": symbol(value.name), "type": C_TYPES[value.dtype], "offset": offset, "bytes": value.type.nbytes,
         "size": value.type.size, "row": row, "shape": value.shape,
+        "scale": repr(float(np.float32(scale))) if isinstance(scale, float) else None,
+        "zero": quant.zero_point if quant else 0,
     }  # fmt: skip
 
 
