@@ -33,9 +33,12 @@ def say(artifact: edgesmith.Artifact, outcome: Any, float_right: float, right: f
     """Print the comparison."""
     memory, flash, size = artifact.memory, artifact.flash, console.size
     low, high = outcome.measurement.latency_ms
+    (reference,) = (rung for rung in artifact.verification if rung["rung"].startswith("integer reference"))
     lines = [
         ("accuracy", f"{float_right:.2%} float in ONNX Runtime, {right:.2%} int8 on the emulated {artifact.target}"
                      f" ({outcome.samples} pictures)"),
+        ("bits", f"{outcome.equal} of {outcome.samples} pictures equal the same C on this computer, whose first"
+                 f" {reference['samples']} equal the integer reference"),
         ("RAM", f"{size(memory['total'])} of {size(memory['budget'])}: arena {size(memory['arena_bytes'])} planned,"
                 f" {size(memory['arena_measured'])} measured; stack {size(memory['stack_bytes'])},"
                 f" statics {size(memory['static_bytes'])}"),
@@ -66,7 +69,9 @@ def main() -> None:
         artifact = edgesmith.compile(model, TARGET, out=options.out, calibration=calibration, progress=progress)
         progress("run the float model in ONNX Runtime")
         float_right = float(np.mean(float_scores(model, images).argmax(1) == labels))
-        outcome = edgesmith.run(artifact, on="emulator", inputs=images, runs=len(images), progress=progress)
+        outcome = edgesmith.run(
+            artifact, on="emulator", inputs=images, runs=len(images), check=True, progress=progress
+        )
     scores = next(iter(outcome.outputs.values())).reshape(len(labels), -1)
     console.compile({"folder": str(artifact.folder), **artifact.manifest})
     say(artifact, outcome, float_right, float(np.mean(scores.argmax(1) == labels)))
