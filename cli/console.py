@@ -122,7 +122,9 @@ def truth(data: Data) -> None:
         table.add_row(escape(rung["rung"]), str(rung["samples"]), largest, cosine, top1, note)
     OUT.print(table)
     if data["calibration"]["source"] == "noise" and data["dtype"] == "int8":
-        OUT.print("  [yellow]calibrated on noise[/]: the program is right, its accuracy unknown; give --calibration")
+        OUT.print("  [yellow]calibrated on noise[/]: accuracy on real data is unknown; give --calibration")
+    for note in data["notes"]:
+        OUT.print(f"  [yellow]note[/]: {escape(note)}")
 
 
 def cost(data: Data) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -64,11 +65,12 @@ def verb(function: Callable[..., Data]) -> Callable[..., None]:
         try:
             data = function(**options)
         except EdgesmithError as error:
-            if json_:
-                click.echo(json.dumps(error.json(), indent=2))
-            else:
-                console.error(error)
-            sys.exit(error.exit_code)
+            _fail(error, json_)
+        except Exception as error:
+            if os.environ.get("EDGESMITH_DEBUG"):
+                raise
+            do = "please report it, with the model if you can; with EDGESMITH_DEBUG=1 the traceback is shown"
+            _fail(InternalError(f"{type(error).__name__}: {error}", do=do), json_)
         if json_:
             click.echo(json.dumps(data, indent=2))
         else:
@@ -79,13 +81,22 @@ def verb(function: Callable[..., Data]) -> Callable[..., None]:
     return click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")(run)
 
 
+def _fail(error: EdgesmithError, json_: bool) -> NoReturn:
+    """Print an error for whoever reads, and end in its exit code."""
+    if json_:
+        click.echo(json.dumps(error.json(), indent=2))
+    else:
+        console.error(error)
+    sys.exit(error.exit_code)
+
+
 SHAPES = click.option("--shape", "shapes", type=Shape(), multiple=True, help="Full shape of an input, once for each.")
 
 
 @click.group(name="edgesmith", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def commands() -> None:
-    """Compile ONNX vision transformers for microcontrollers and phones."""
+    """Compile ONNX vision transformers for microcontrollers."""
 
 
 @commands.command()
@@ -99,6 +110,10 @@ def commands() -> None:
               help="Arithmetic of the program.")  # fmt: skip
 @click.option("--stream", type=click.Choice(["auto", "int8", "int16"]), default="auto", show_default=True,
               help="Precision of the tokens between blocks of an int8 program.")  # fmt: skip
+@click.option("--observer", type=click.Choice(["mse", "minmax", "percentile"]), default="mse", show_default=True,
+              help="How the range of int8 activations is chosen from the calibration data.")  # fmt: skip
+@click.option("--image", type=click.Choice(["callback", "buffer"]), default="callback", show_default=True,
+              help="Ask for pixels patch by patch where the model allows it, or hold the image in RAM.")  # fmt: skip
 @click.option("--check/--no-check", default=True, show_default=True, help="Run the result and compare it.")
 @verb
 def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
@@ -110,7 +125,8 @@ def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
 
 @commands.command()
 @click.argument("artifact", type=FILE)
-@click.option("--on", default="emulator", show_default=True, help="Where to run it (see `edgesmith doctor`).")
+@click.option("--on", type=click.Choice(["emulator", "host"]), default="emulator", show_default=True,
+              help="Where to run it.")  # fmt: skip
 @click.option("--inputs", type=FILE, help="Inputs as .npy or .npz. Without: the samples kept in the artifact.")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Samples to run at most.")
 @click.option("--check", is_flag=True, help="Compare with the reference, integers bit for bit.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..ir.graph import Array, Graph
     from ..ir.memory import Plan
     from ..ir.passes.base import Pass
+    from ..ir.passes.quantise import QuantOptions
     from ..lowering.artifact import Artifact
     from ..lowering.c.toolchain import Sizes
     from ..runtimes import Measurement
@@ -37,6 +38,9 @@ NOISE_SAMPLES = 8
 REFERENCE_SAMPLES = 64
 LOOK_MACS, LOOK_SAMPLES = 400_000_000, 16
 """What one rung of numpy may cost decides how many samples it sees, LOOK_SAMPLES at most."""
+
+POOR_COSINE = 0.98
+"""Below this cosine with the float outputs on the data given, a compile says that it lost too much."""
 
 STACK_ALLOWANCE = 512
 """Bytes of stack the planner leaves room for; what the program really needs is checked after the build."""
@@ -58,18 +62,11 @@ def load(model: str | PathLike[str], shapes: Shapes | None = None) -> Graph:
 
 
 def compile(
-    model: str | PathLike[str] | Graph,
-    target: str | Target,
-    *,
-    out: str | PathLike[str],
-    calibration: Source | None = None,
-    shapes: Shapes | None = None,
-    ram: int | None = None,
-    dtype: str = "int8",
-    stream: str = "auto",
-    check: bool = True,
+    model: str | PathLike[str] | Graph, target: str | Target, *, out: str | PathLike[str],
+    calibration: Source | None = None, shapes: Shapes | None = None, ram: int | None = None, dtype: str = "int8",
+    stream: str = "auto", observer: str = "mse", image: str = "callback", check: bool = True,
     progress: Progress | None = None,
-) -> Artifact:
+) -> Artifact:  # fmt: skip
     """Turn a model into a C library that fits a device, and prove that it computes what was meant.
 
     Args:
@@ -80,33 +77,58 @@ def compile(
         shapes: A full shape for each input with symbolic dimensions.
         ram: Bytes of RAM for arena, stack and statics instead of the target's own budget.
         dtype: Arithmetic of the program: "int8" (quantised weights and activations) or "float32" (the model's own).
-        stream: Precision of an int8 program's tokens between blocks: "int8", "int16", or "auto" for what accuracy and
-            budget say.
-        check: Also run the result on this computer and in the emulator, and compare with the reference: integers bit
-            for bit, float32 within `execution.FLOAT_TOLERANCE`.
+        stream: Tokens between the blocks of an int8 program: "int8", "int16", or "auto" by accuracy and budget.
+        observer: How the range of int8 activations is chosen from the data: "mse", "minmax" or "percentile".
+        image: "callback" asks for pixels patch by patch where a patch embedding comes first, "buffer" holds the image.
+        check: Also run the result here and in the emulator, and compare it with the reference: integers bit for bit,
+            float32 within `execution.FLOAT_TOLERANCE`.
         progress: Called with the name of each stage as it begins.
 
     Raises:
         ModelError: The model or the data cannot be used (exit code 3).
         BudgetError: It does not fit (4).
         MachineError: A tool is missing here (5).
-        UsageError: Unknown target or dtype, or `out` holds something else than an artifact (2).
+        UsageError: An unknown target or choice, or `out` holds something else than an artifact (2).
     """
+    from ..ir.passes.quantise import QuantOptions
     from ..lowering.artifact import check_vacant
 
-    place = Path(out)
-    check_vacant(place)
+    check_vacant(Path(out))
     device, own = find_target(target), own_file(target)
     if device.backend != "c":
         raise UsageError(f"no back end compiles for '{device.name}' yet", do="see: edgesmith targets")
-    if dtype not in ("int8", "float32"):
-        raise UsageError(f"no program computes in '{dtype}'", do="choose int8 or float32")
-    job = Compilation(device, ram or device.ram_budget, dtype, stream, check, progress or (lambda stage: None), own)
+    choices = Choices(dtype, QuantOptions(stream=stream, observer=observer), image, check)
+    job = Compilation(device, _budget(device, ram), choices, progress or (lambda stage: None), own)
     job.read(model, shapes or {}, calibration)
     job.simplify()
     job.quantise()
     job.plan_memory()
-    return job.write(place)
+    return job.write(Path(out))
+
+
+def _budget(device: Target, ram: int | None) -> int | None:
+    """Bytes of RAM that the program may take."""
+    if ram is None or device.ram is None:
+        return device.ram_budget if ram is None else ram
+    if ram > device.ram.size:
+        raise UsageError(f"{device.name} has {device.ram.size:,} bytes of RAM, not {ram:,}", do="give a smaller --ram")
+    return ram
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user decided: arithmetic, how to quantise, where the image is, whether to run the result."""
+
+    dtype: str
+    quant: QuantOptions
+    image: str
+    check: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what is not among the choices; `QuantOptions` knows its own."""
+        for name, allowed in (("dtype", ("int8", "float32")), ("image", ("callback", "buffer"))):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} must be {' or '.join(allowed)}, not '{getattr(self, name)}'")
 
 
 @dataclass
@@ -115,9 +137,7 @@ class Compilation:
 
     device: Target
     budget: int | None
-    dtype: str
-    stream: str
-    check: bool
+    choices: Choices
     say: Progress
     own_target: Path | None = None
     ladder: Ladder = field(default_factory=Ladder)
@@ -145,6 +165,11 @@ class Compilation:
             self.ladder.climb("ONNX Runtime", list(series.onnx(path, self.data[:REFERENCE_SAMPLES])))
         self._look("imported graph" if path else "graph as given")
 
+    @property
+    def stream(self) -> str:
+        """Precision of the tokens between blocks."""
+        return "float32" if self.choices.dtype == "float32" else self.quantised.options.stream
+
     def simplify(self) -> None:
         """Recognise operators, then apply the exact passes; each that changes something is a rung."""
         from .. import frontend
@@ -154,7 +179,7 @@ class Compilation:
         frontend.recognised(self.graph)
         self._look("recognised operators")
         self.say("apply exact passes")
-        run_pipeline(self.graph, EXACT if self.dtype == "int8" else FLOAT_C, on_step=self._passed)
+        run_pipeline(self.graph, EXACT if self.choices.dtype == "int8" else FLOAT_C, on_step=self._passed)
 
     def _passed(self, done: Pass, rewrites: int, graph: Graph) -> None:
         self._look(f"{done.name} ({rewrites})")
@@ -166,45 +191,45 @@ class Compilation:
 
     def quantise(self) -> None:
         """Measure ranges on the data and turn the graph into integers; a float32 program stays as it is."""
-        from ..ir.passes.quantise import QuantOptions, convert
+        from ..ir.passes.quantise import convert
         from ..ir.passes.quantise.calibrate import calibrate
 
-        if self.dtype == "float32":
-            self.lowered, self.stream = self.graph, self.dtype
+        if self.choices.dtype == "float32":
+            self.lowered = self.graph
             return
         self.say("calibrate")
         stacked = {each.name: np.concatenate([feeds[each.name] for feeds in self.data]) for each in self.inputs}
         calibration = calibrate(self.graph, stacked, lambda done, of: self.say(f"calibrate: {done} of {of}"))
         self.say("quantise")
-        self.quantised = convert(self.graph, calibration, QuantOptions(stream=self.stream))
+        self.quantised = convert(self.graph, calibration, self.choices.quant)
         self.lowered = self.quantised.graph
 
     def plan_memory(self) -> None:
         """Plan within the budget; a stream that was free to choose gives up precision before it gives up."""
-        from ..ir.passes.quantise import QuantOptions, convert
+        from ..ir.passes.quantise import convert
 
         self.say("plan memory")
         try:
             self.plan = self._planned()
         except BudgetError:
-            if self.stream != "auto" or self.quantised.options.stream == "int8":
+            if self.choices.quant.stream != "auto" or self.stream != "int16":
                 raise
-            self.quantised = convert(self.graph, self.quantised.calibration, QuantOptions(stream="int8"))
+            narrow = replace(self.choices.quant, stream="int8")
+            self.quantised = convert(self.graph, self.quantised.calibration, narrow)
             self.lowered = self.quantised.graph
             self.plan = self._planned()
-        if self.dtype == "int8":
-            self.stream = self.quantised.options.stream
 
     def _planned(self) -> Plan:
         from ..ir.memory import plan
 
+        callback = self.choices.image == "callback"
         if self.budget is None:
-            return plan(self.lowered)
+            return plan(self.lowered, callback=callback)
         kept = f"{STACK_ALLOWANCE} of the budget's {self.budget:,} bytes are kept for the stack"
         if self.budget <= STACK_ALLOWANCE:
             raise BudgetError("the RAM budget leaves nothing for activations", why=kept, do="give a larger --ram")
         try:
-            return plan(self.lowered, self.budget - STACK_ALLOWANCE)
+            return plan(self.lowered, self.budget - STACK_ALLOWANCE, callback=callback)
         except BudgetError as error:
             why = f"{error.why}; {kept}"
             raise BudgetError(error.what, where=error.where, why=why, do=error.do) from error
@@ -236,17 +261,23 @@ class Compilation:
         from ..lowering.c.lower import Vector
 
         self.say("run the reference")
-        ports = (*self.lowered.inputs, *self.lowered.outputs)
-        layouts = {value.name: tuple(range(value.type.rank)) for value in ports}
-        if self.dtype == "int8":
-            layouts |= {value.name: layout for value, layout in self.quantised.twins.values()}
+        layouts = self._layouts()
         self.takes = figures.tensors(self.lowered.inputs, layouts)
         self.gives = figures.tensors(self.lowered.outputs, layouts)
         self.stored = [quantised(feeds, self.takes) for feeds in self.looks]
         self.vector = Vector.of(self.lowered, self.stored[0])
         self.wanted = [self.vector.outputs, *(run(self.lowered, feeds) for feeds in self.stored[1:])]
-        rung = f"integer reference, {self.stream} stream" if self.dtype == "int8" else "float32 reference"
+        rung = f"integer reference, {self.stream} stream" if self.choices.dtype == "int8" else "float32 reference"
         self.ladder.climb(rung, [real(each, self.gives) for each in self.wanted])
+
+    def _layouts(self) -> dict[str, tuple[int, ...]]:
+        """The axes of the model's own inputs and outputs in the order in which the program has them."""
+        ports = (*self.lowered.inputs, *self.lowered.outputs)
+        if self.choices.dtype == "float32":
+            return {value.name: tuple(range(value.type.rank)) for value in ports}
+        own, twins = self.quantised.source, self.quantised.twins
+        pairs = zip((*own.inputs, *own.outputs), ports, strict=True)
+        return {new.name: twins[old.name][1] for old, new in pairs}
 
     def _interface(self, part: Mapping[str, Any]) -> dict[str, Any]:
         """What runners need to know."""
@@ -265,14 +296,14 @@ class Compilation:
     def _judge(self, folder: Path, part: Mapping[str, Any]) -> dict[str, Any]:
         """Build, measure, compare, hold against the budgets; the whole manifest."""
         sizes, stack = self._build(folder, part)
-        run = self._verify(folder, part) if self.check else None
+        run = self._verify(folder, part) if self.choices.check else None
         memory = figures.memory(self.plan, sizes, stack, run, self.budget)
         flash = figures.flash(sizes, self.device)
         figures.check_fit(memory, flash, self.device)
         return {
             **self._interface(part),
             "model": {**self.origin, "inputs": [each.json() for each in self.inputs]},
-            "dtype": self.dtype,
+            "dtype": self.choices.dtype,
             "stream": self.stream,
             "calibration": {"source": "noise" if self.noise else "data", "samples": len(self.data)},
             "columns": figures.columns(memory, flash),
@@ -280,8 +311,19 @@ class Compilation:
             "flash": flash,
             "cost": figures.cost(self.lowered, part["steps"], run),
             "verification": self.ladder.json(),
+            "notes": self._notes(),
             "versions": figures.versions(),
         }
+
+    def _notes(self) -> list[str]:
+        """What the user should know before trusting the program."""
+        if self.choices.dtype == "float32":
+            return []
+        last = self.ladder.rungs[-1]
+        lossy = last.cosine is not None and last.cosine < POOR_COSINE
+        advice = "try --stream int16, another --observer, more calibration data, or --dtype float32"
+        poor = f"integers lose much of this model: cosine {last.cosine:.4f} with the float outputs; {advice}"
+        return [*self.quantised.notes, *([poor] if lossy else [])]
 
     def _build(self, folder: Path, part: Mapping[str, Any]) -> tuple[Sizes | None, int | None]:
         """Sections of the linked program and the bound on its stack; None for a computer, which has no such limits."""
@@ -323,7 +365,7 @@ class Compilation:
 
         pairs = list(zip(outputs, self.wanted, strict=False))
         equal = sum(same(one, other) for one, other in pairs)
-        bits = equal == len(pairs) if self.dtype == "int8" else None
+        bits = equal == len(pairs) if self.choices.dtype == "int8" else None
         self.ladder.climb(rung, [real(each, self.gives) for each in outputs], bits)
         if equal < len(pairs):
             program = series.program(on, folder)

@@ -41,19 +41,13 @@ PACKAGES = (
     ("unicorn", "unicorn", "emulating Cortex-M devices"),
     ("elftools", "pyelftools", "reading linked files"),
     ("capstone", "capstone", "listing machine code, the static stack bound"),
-    ("torch", "torch", "exporting models, training, the supernet"),
+    ("torch", "torch", "exporting models, training the sample"),
     ("timm", "timm", "real vision transformers to export"),
-    ("coremltools", "coremltools", "the Core ML back end"),
-    ("ai_edge_litert", "ai-edge-litert", "running TFLite models"),
-    ("tvm", "apache-tvm", "the TVM back end"),
-    ("serial", "pyserial", "measuring on a board over its serial port"),
 )
 
 # (command, arguments that print a version, Debian package, what for)
 COMMANDS = (
     ("arm-none-eabi-gcc", ("--version",), "gcc-arm-none-eabi", "a second compiler for Cortex-M"),
-    ("qemu-system-arm", ("--version",), "qemu-system-arm", "emulating Cortex-M55, and a second opinion on the others"),
-    ("openocd", ("--version",), "openocd", "flashing boards"),
 )
 
 
@@ -92,7 +86,8 @@ def examine(*, build: bool = False) -> list[Check]:
     for name in runtimes.names():
         missing = runtimes.load(name).why_not()
         why = "packages it builds on are missing" if missing else ""
-        checks.append(Check(f"runner {name}", not missing, "", "running artifacts", why, missing or ""))
+        purpose = "running ONNX models for comparison" if name == "ort" else "running artifacts"
+        checks.append(Check(f"runner {name}", not missing, "", purpose, why, missing or ""))
     if build:
         checks.append(_attempt("native counters", "counting at full speed in the emulator", counting.library))
         for name in targets.names():

@@ -39,8 +39,8 @@ def render(manifest: Mapping[str, Any], device: Target, picture: str) -> str:
 
 
 KEYS = (
-    "name", "dtype", "stream", "calibration", "inputs", "outputs", "memory", "flash", "columns", "cost", "verification",
-    "versions",
+    "name", "dtype", "stream", "notes", "calibration", "inputs", "outputs", "memory", "flash", "columns", "cost",
+    "verification", "versions",
 )  # fmt: skip
 
 

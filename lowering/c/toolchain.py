@@ -51,10 +51,18 @@ class Compiler:
 
 
 def cache_folder() -> Path:
-    """Where compilers and built helpers are kept between runs: $EDGESMITH_CACHE, else the user's cache folder."""
+    """Where compilers and built helpers are kept between runs: $EDGESMITH_CACHE, else the user's cache folder.
+
+    Raises:
+        MachineError: The folder cannot be made.
+    """
     home = os.environ.get("EDGESMITH_CACHE")
     base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgesmith"
-    base.mkdir(parents=True, exist_ok=True)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what, do = "there is no place for compiled helpers", "set EDGESMITH_CACHE to a folder that can be written"
+        raise MachineError(what, where=[str(base)], why=str(error), do=do) from error
     return base
 
 
@@ -142,7 +150,7 @@ def linker_script(target: Target, entries: Sequence[str], stack: int) -> str:
     """
     ram, flash = target.ram, target.of_kind("flash")
     if ram is None or not flash:
-        raise UsageError(f"target {target.name} has no memory map to link for", do="use compile_shared")
+        raise UsageError(f"target {target.name} has no memory map to link for", do="run it on this computer: --on host")
     external = target.of_kind("external_flash")
     memory = [("FLASH", "rx", flash[0].origin, flash[0].size), ("RAM", "rw", ram.origin, ram.size)]
     memory += [("EXTERNAL", "r", external[0].origin, external[0].size)] if external else []
