@@ -163,6 +163,10 @@ FORMS = [
         for c in (0, 1)
     ),
     Form("AveragePool", IMAGE, attributes={"kernel_shape": [2, 2], "strides": [2, 2]}),
+    *(
+        Form("AveragePool", IMAGE, attributes={"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1, **more})
+        for more in ({}, {"count_include_pad": 1})
+    ),
     *(Form("Resize", IMAGE, [None, None, ints(1, 4, 18, 24)], {"mode": mode}) for mode in ("nearest", "linear")),
     Form("Resize", IMAGE, [None, np.asarray([1, 1, 2, 2], np.float32)], {"mode": "linear"}),
     Form("Resize", IMAGE, [None, None, ints(1, 4, 20, 5)], {"mode": "cubic"}),

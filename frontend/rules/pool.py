@@ -22,7 +22,7 @@ def pool(call: Call) -> Result:
     if call.node.op_type == "MaxPool":
         result: Value = call.add(MaxPool(kernel, strides, pads, ceil_mode), call.x)
     else:
-        inside = bool(call.attr("count_include_pad", 0))
+        inside = any(pads) and bool(call.attr("count_include_pad", 0))  # without a border there is nothing to count
         result = call.add(AveragePool(kernel, strides, pads, ceil_mode, inside), call.x)
     return result
 
