@@ -124,6 +124,18 @@ def convolutions(build):
 
 
 @network
+def spatial_attention(build):
+    """Every pixel is weighed by a gate that its channels' mean decides: the gate repeats along the last axis."""
+    net = build.Net("float32")
+    x = net.conv(net.input(1, 3, 9, 7), 6, name="stem")
+    score = net.conv(net.add(Mean((1,), True), x, name="squeeze"), 1, 3, name="score", pads=PAD)
+    gate = net.add(Sigmoid(), score, name="gate")
+    columns = net.add(Mean((2,), True), x, name="columns")
+    y = net.add(Add(), net.add(Mul(), x, gate, name="gated"), columns, name="sum")
+    return net.output(net.conv(y, 4, name="head"))
+
+
+@network
 def clamped_sums(build):
     net = build.Net("float32")
     x = net.conv(net.input(1, 3, 6, 5), 8, name="stem")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgesmith import targets
+from edgesmith.ir import integer as arithmetic
 from edgesmith.ir import interpret
 from edgesmith.ir.errors import Unsupported
 from edgesmith.ir.graph import Array, Graph, Quant, Type
@@ -26,6 +27,8 @@ from edgesmith.ir.ops import (
 )
 from edgesmith.ir.ops.integer import QLinear, QMatMul, integers
 from edgesmith.ir.ops.integer_elementwise import QAdd, QMul
+from edgesmith.ir.ops.integer_pool import QMean
+from edgesmith.ir.ops.quant import Dequantize
 from edgesmith.ir.ops.shape import Concat, Expand, Gather, Pad, Reshape, Slice, Split, Transpose
 from edgesmith.lowering.c import toolchain
 from edgesmith.lowering.c.lower import Vector, lower
@@ -49,6 +52,28 @@ def cases() -> Iterator[tuple[str, Op, tuple[Array | None, ...]]]:
             if cls in MOVERS:
                 operands = tuple(a if a is None or a.dtype.kind == "i" else (a * 50).astype(np.int8) for a in operands)
             yield f"{cls.__name__.lower()}{number}", op, operands
+    yield from stretched()
+
+
+def stretched() -> Iterator[tuple[str, Op, tuple[Array | None, ...]]]:
+    """Sums and products of operands that repeat along inner axes, or both at once; means over some axes only."""
+    shapes = [
+        ((1, 9, 9, 6), (1, 9, 9, 1)), ((1, 9, 9, 1), (1, 9, 9, 6)), ((1, 9, 1), (1, 9, 16)), ((1, 9, 1), (1, 1, 16)),
+        ((2, 3, 4, 5), (2, 1, 4, 5)), ((2, 1, 4, 1), (3, 1, 5)), ((4, 1), (3, 1, 4)),
+    ]  # fmt: skip
+    ma, mb, c, shift = arithmetic.add_constants(0.1, 0.05, 0.12, 3, -4, 1)
+    for number, (a, b) in enumerate(shapes):
+        for wide in (False, True):
+            left = integers(*a, low=-32768, high=32767, dtype="int16") if wide else integers(*a)
+            label = f"{number}{'_wide' if wide else ''}"
+            yield f"qadd_any{label}", QAdd(Quant(0.12, 1), "int8", ma, mb, c, shift, -128, 90), (left, integers(*b))
+            mult = 2**17 if wide else 2**25
+            yield f"qmul_any{label}", QMul(Quant(0.1, 5), "int16", 3, -7, mult, low=-3000), (left, integers(*b))
+    for number, axes in enumerate([(1,), (2,), (3,), (-1, 1), (0,), (1, 2), (0, 1, 2, 3), (2, 3)]):
+        for keepdims in (False, True):
+            x = integers(2, 3, 4, 5) if keepdims else integers(2, 3, 4, 5, low=-32768, high=32767, dtype="int16")
+            op = QMean(Quant(0.1, 2), "int8" if keepdims else "int16", axes, keepdims, 2**28, 1, -5)
+            yield f"qmean_any{number}{'_kept' if keepdims else ''}", op, (x,)
 
 
 def alone(name: str, op: Op, operands: tuple[Array | None, ...]) -> tuple[Graph, dict[str, Array]]:
@@ -118,12 +143,31 @@ def test_a_sum_that_closes_a_layer_is_clamped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("cls", [QAdd, QMul, QMatMul])
-def test_an_operand_that_repeats_in_the_middle_is_refused(tmp_path: Path, cls: type[Op]) -> None:
-    graph, op = Graph("middle"), cls(Quant(1.0))
-    shapes = ((2, 3, 4, 4), (1, 3, 4, 4)) if isinstance(op, QMatMul) else ((4, 4), (4, 1))
-    values = [graph.input(name, Type("int8", shape, Quant(1.0))) for name, shape in zip("ab", shapes, strict=True)]
-    graph.output(graph.add(op, *values, name="middle"))
-    feeds = {value.name: integers(*value.shape) for value in values}
-    with pytest.raises(Unsupported, match="c: "):
+def product_that_repeats_in_the_middle(graph: Graph, name: str) -> dict[str, Array]:
+    """Add a product whose second batch axis alone is shared; returns what it is fed with."""
+    shapes = {f"{name}_a": (2, 3, 4, 4), f"{name}_b": (1, 3, 4, 4)}
+    values = [graph.input(each, Type("int8", shape, Quant(1.0))) for each, shape in shapes.items()]
+    graph.output(graph.add(QMatMul(Quant(1.0)), *values, name=name, sources=(f"/{name}",)))
+    return {each: integers(*shape) for each, shape in shapes.items()}
+
+
+def test_a_product_that_repeats_in_the_middle_is_refused(tmp_path: Path) -> None:
+    graph = Graph("middle")
+    feeds = product_that_repeats_in_the_middle(graph, "middle")
+    with pytest.raises(Unsupported, match="c: a product repeats part of a batch") as refused:
         lower(graph, plan(graph), targets.get("host"), tmp_path, "middle", Vector.of(graph, feeds))
+    assert refused.value.where == ("/middle",)
+
+
+def test_everything_that_cannot_be_written_is_named_at_once(tmp_path: Path) -> None:
+    graph, feeds = Graph("bad"), {"x": integers(1, 4, 4)}
+    for name in ("first", "second"):
+        feeds |= product_that_repeats_in_the_middle(graph, name)
+    x = graph.input("x", Type("int8", (1, 4, 4), Quant(1.0)))
+    graph.output(graph.add(Pad((0, -1, 0, 0, 0, 0)), x, name="crop", sources=("/crop",)))
+    graph.output(graph.add(Dequantize(Quant(1.0)), x, name="real", sources=("/real",)))
+    with pytest.raises(Unsupported) as refused:
+        lower(graph, plan(graph), targets.get("host"), tmp_path, "bad", Vector.of(graph, feeds))
+    assert sorted(refused.value.where) == ["/crop", "/first", "/real", "/second"]
+    assert refused.value.why.count("a product repeats part of a batch") == 1
+    assert "Pad that crops" in refused.value.why and "no kernel for Dequantize" in refused.value.why

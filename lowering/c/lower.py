@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...ir import interpret
-from ...ir.errors import BudgetError
+from ...ir.errors import BudgetError, Unsupported
 from ...ir.graph import Array, Graph, Value
 from ...ir.memory import Group, Plan
 from ...targets import Target
@@ -19,7 +19,7 @@ from ..artifact import digest
 from .call import Call
 from .constants import C_TYPES, Constants
 from .files import HARNESS, HEADER, LIBRARY, SELFTEST, WEIGHTS_HEADER, WEIGHTS_SOURCE
-from .steps import emitter, require_known
+from .steps import emitter, joined, unknown
 from .steps.float_elementwise import literal
 from .text import comment, render
 
@@ -88,10 +88,9 @@ def lower(graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vec
         Unsupported: Groups without a kernel, all named.
         BudgetError: The constants do not fit the target's flash.
     """
-    require_known([step.group for step in plan.steps])
     prefix = symbol(name)
     constants = Constants(prefix)
-    calls = [_call(plan, index, constants) for index in range(len(plan.steps))]
+    calls = _calls(plan, constants)
     external = place_constants(constants, target)
     context = _context(graph, plan, prefix, calls)
     _write_sources(folder, context, constants, external)
@@ -136,14 +135,28 @@ def place_constants(constants: Constants, target: Target) -> set[str]:
     return external
 
 
-def _call(plan: Plan, index: int, constants: Constants) -> Call:
-    step = plan.steps[index]
-    kind = step.group.kind if step.group.kind != "single" else type(step.group.nodes[0].op).__name__.lower()
-    call = Call(kind, plan, step, constants)
-    emit = emitter(step.group)
-    assert emit is not None
-    emit(call)
-    return call
+def _calls(plan: Plan, constants: Constants) -> list[Call]:
+    """The code of every step.
+
+    Raises:
+        Unsupported: Some cannot be written: what nobody writes and what an emitter refuses, all at once.
+    """
+    calls: list[Call] = []
+    refused = unknown([step.group for step in plan.steps])
+    for step in plan.steps:
+        group = step.group
+        emit = emitter(group)
+        if emit is None or unknown([group]):
+            continue
+        kind = group.kind if group.kind != "single" else type(group.nodes[0].op).__name__.lower()
+        calls.append(Call(kind, plan, step, constants))
+        try:
+            emit(calls[-1])
+        except Unsupported as error:
+            refused.append(error)
+    if refused:
+        raise joined(refused)
+    return calls
 
 
 def _context(graph: Graph, plan: Plan, prefix: str, calls: Sequence[Call]) -> dict[str, Any]:

@@ -2,49 +2,54 @@
 
 from __future__ import annotations
 
-from ....ir.errors import Unsupported
 from ....ir.graph import Node, Value
 from ....ir.ops.integer import QAffine, QRequantise
 from ....ir.ops.integer_attention import QSoftmax
 from ....ir.ops.integer_elementwise import QAdd, QMul
 from ..call import Call
+from ..constants import C_TYPES
 from .epilogue import SUM, bits, limits
+from .float_elementwise import loops, operand
 
 
-def _operand(call: Call, name: str, value: Value) -> str:
-    """An operand in RAM or in flash."""
-    return call.array(name, value) if value.is_constant else call.value(name, value)
+def _repeated(node: Node) -> tuple[Value, Value, bool] | None:
+    """The operand of the output's size, the one that repeats as a whole, and whether they changed places.
 
-
-def _order(node: Node) -> tuple[Value, Value, bool]:
-    """The operand of the output's size first, the one that repeats second, and whether they changed places.
-
-    Raises:
-        Unsupported: The smaller one does not repeat as a whole (it is not a suffix of the larger one's shape).
+    None when no operand is such: both are stretched, or one repeats along an inner axis.
     """
     a, b = node.input(0), node.input(1)
     swapped = a.type.size < b.type.size
     large, small = (b, a) if swapped else (a, b)
     leading = next((i for i, n in enumerate(small.shape) if n > 1), len(small.shape))
     suffix = small.shape[leading:]
-    if large.shape != node.output.shape or suffix != large.shape[len(large.shape) - len(suffix) :]:
-        why = f"operands of shapes {a.shape} and {b.shape}"
-        do = "only a suffix may be broadcast on a microcontroller: expand the operand in the model"
-        what = f"c: {type(node.op).__name__} broadcasts in an unusual way"
-        raise Unsupported(what, where=node.sources, why=why, do=do)
-    return large, small, swapped
+    whole = large.type.size == node.output.type.size
+    return (large, small, swapped) if whole and suffix == large.shape[len(large.shape) - len(suffix) :] else None
+
+
+def _nest(call: Call, expression: str, ends: tuple[int, int]) -> str:
+    """C loops over an output whose operands, {a} and {b} in `expression`, are broadcast in any way."""
+    (node,) = call.group.nodes
+    values = {"a": node.input(0), "b": node.input(1)}
+    operands = {name: (operand(call, name, value), value.shape) for name, value in values.items()}
+    clamped = f"({C_TYPES[node.output.dtype]})es_clamp({expression}, {ends[0]}, {ends[1]})"
+    return loops(node.output.shape, clamped, operands, call.value("out", node.output))
 
 
 def add(call: Call) -> None:
-    """A weighted sum; the smaller operand repeats."""
+    """A weighted sum; an operand may repeat."""
     (node,) = call.group.nodes
     op = node.op
-    large, small, swapped = _order(node)
-    a, b, out = _operand(call, "a", large), _operand(call, "b", small), call.value("out", node.output)
     assert isinstance(op, QAdd)
+    repeated = _repeated(node)
+    swapped = repeated is not None and repeated[2]
     values = (op.mb, op.ma, op.c, op.shift) if swapped else (op.ma, op.mb, op.c, op.shift)
     ma, mb, c, shift = (call.scalar(name, value) for name, value in zip(SUM, values, strict=True))
     low, high = limits(op)
+    if repeated is None:
+        call.body = _nest(call, f"({{a}} * {ma} + {{b}} * {mb} + {c}) >> {shift}", (low, high))
+        return
+    large, small, _ = repeated
+    a, b, out = operand(call, "a", large), operand(call, "b", small), call.value("out", node.output)
     count, period = large.type.size, small.type.size
     call.body = (
         f"    for (int i = 0; i < {count}; i += {period})\n"
@@ -54,19 +59,24 @@ def add(call: Call) -> None:
 
 
 def mul(call: Call) -> None:
-    """A product; the smaller operand repeats, as a gate per channel does."""
+    """A product; an operand may repeat, as a gate per channel or per pixel does."""
     (node,) = call.group.nodes
     op = node.op
-    large, small, swapped = _order(node)
-    a, b, out = _operand(call, "a", large), _operand(call, "b", small), call.value("out", node.output)
     assert isinstance(op, QMul)
-    zeros = (op.b_zero, op.a_zero) if swapped else (op.a_zero, op.b_zero)
+    repeated = _repeated(node)
+    zeros = (op.b_zero, op.a_zero) if repeated is not None and repeated[2] else (op.a_zero, op.b_zero)
     zero_a, zero_b = (call.scalar(name, zero) for name, zero in zip(("zero_a", "zero_b"), zeros, strict=True))
+    mult, zero = call.scalar("mult", op.mult), call.scalar("zero", op.zero)
     low, high = limits(op)
+    if repeated is None:
+        product = f"({{a}} - {zero_a}) * ({{b}} - {zero_b})"
+        call.body = _nest(call, f"es_requant({product}, {mult}, {op.pre}, {zero})", (low, high))
+        return
+    large, small, _ = repeated
+    a, b, out = operand(call, "a", large), operand(call, "b", small), call.value("out", node.output)
     call.body = (
         f"    es_mul({a}, {bits(large)}, {zero_a}, {b}, {bits(small)}, {zero_b}, {large.type.size}, {small.type.size}, "
-        f"{call.scalar('mult', op.mult)}, {op.pre}, {call.scalar('zero', op.zero)}, {low}, {high}, "
-        f"{out}, {bits(node.output)});\n"
+        f"{mult}, {op.pre}, {zero}, {low}, {high}, {out}, {bits(node.output)});\n"
     )
 
 

@@ -19,15 +19,17 @@ def strides_of(shape: tuple[int, ...]) -> list[int]:
 def walk(x: str, start: int, shape: tuple[int, ...], steps: list[int], out: str, begin: int, places: list[int]) -> str:
     """C loops that copy `shape` elements from strides `steps` to strides `places`; axes of one element vanish."""
     axes = [axis for axis, size in enumerate(shape) if size > 1]
-    lines, indent = [], "    "
-    for axis in axes:
-        lines.append(f"{indent}for (int i{axis} = 0; i{axis} < {shape[axis]}; i{axis}++)")
-        indent += "    "
-    source, target = (_index(first, by, axes) for first, by in ((start, steps), (begin, places)))
-    return "\n".join([*lines, f"{indent}{out}[{target}] = {x}[{source}];\n"])
+    source, target = (index(first, by, axes) for first, by in ((start, steps), (begin, places)))
+    return f"{nest(shape, axes, '    ')}{'    ' * (len(axes) + 1)}{out}[{target}] = {x}[{source}];\n"
 
 
-def _index(first: int, by: list[int], axes: list[int]) -> str:
+def nest(shape: tuple[int, ...], axes: list[int], indent: str) -> str:
+    """The heads of C loops over some axes of `shape`, one inside the other; axis 2 has the counter `i2`."""
+    heads = [f"for (int i{axis} = 0; i{axis} < {shape[axis]}; i{axis}++)\n" for axis in axes]
+    return "".join(f"{indent}{'    ' * depth}{head}" for depth, head in enumerate(heads))
+
+
+def index(first: int, by: list[int], axes: list[int]) -> str:
     """C text of the position that the loop counters make; what adds nothing is left out."""
     terms = [f"i{axis}" if by[axis] == 1 else f"i{axis} * {by[axis]}" for axis in axes if by[axis]]
     return " + ".join([*([str(first)] if first or not terms else []), *terms])

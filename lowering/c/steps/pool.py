@@ -1,13 +1,14 @@
-"""Pools, means over tokens or pixels, and resizing."""
+"""Pools, means and resizing."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ....ir.errors import Unsupported
 from ....ir.ops.integer_pool import QAveragePool, QMaxPool, QMean, QResize
 from ..call import Call
+from ..constants import C_TYPES
 from .epilogue import bits
+from .layout import index, nest, strides_of
 from .window import window
 
 
@@ -33,25 +34,34 @@ def average(call: Call) -> None:
 
 
 def mean(call: Call) -> None:
-    """The mean over all axes but the last (and leading ones of size 1).
-
-    Raises:
-        Unsupported: Over other axes.
-    """
+    """The mean over any axes; a kernel serves all but the last, a loop nest the others."""
     (node,) = call.group.nodes
     op, x = node.op, node.input(0)
     assert isinstance(op, QMean)
+    last = len(x.shape) - 1
     axes = {axis % len(x.shape) for axis in op.axes}
-    wanted = {axis for axis, size in enumerate(x.shape[:-1]) if size > 1}
-    if not wanted <= axes or len(x.shape) - 1 in axes:
-        what = f"c: mean over axes {op.axes} of {x.shape}"
-        raise Unsupported(what, where=node.sources, do="reduce tokens or pixels only")
-    channels = x.shape[-1]
-    rows = x.type.size // channels
+    count = int(np.prod([x.shape[axis] for axis in axes], dtype=np.int64))
+    source, out = call.value("x", x), call.value("out", node.output)
+    numbers = (("bias", -count * op.x_zero), ("mult", op.mult), ("zero", op.zero))
+    bias, mult, zero = (call.scalar(name, number) for name, number in numbers)
+    long = {axis for axis, size in enumerate(x.shape) if size > 1}
+    if long - {last} <= axes and last not in axes:
+        call.body = (
+            f"    es_mean({source}, {bits(x)}, {count}, {x.shape[-1]}, {bias}, {mult}, {op.pre}, {zero}, {out}, "
+            f"{bits(node.output)});\n"
+        )
+        return
+    kept, summed = sorted(long - axes), sorted(long & axes)
+    target = dict.fromkeys(range(len(x.shape)), 0)
+    target |= zip(kept, strides_of(tuple(x.shape[axis] for axis in kept)), strict=True)
+    outer, inner = "    " * (len(kept) + 1), "    " * (len(kept) + len(summed) + 2)
+    narrow = C_TYPES[node.output.dtype]
+    stored = f"({narrow})es_saturate(es_requant(sum, {mult}, {op.pre}, {zero}), {bits(node.output)})"
     call.body = (
-        f"    es_mean({call.value('x', x)}, {bits(x)}, {rows}, {channels}, {call.scalar('bias', -rows * op.x_zero)}, "
-        f"{call.scalar('mult', op.mult)}, {op.pre}, {call.scalar('zero', op.zero)}, {call.value('out', node.output)}, "
-        f"{bits(node.output)});\n"
+        f"{nest(x.shape, kept, '    ')}{outer}{{\n{outer}    int32_t sum = {bias};\n"
+        f"{nest(x.shape, summed, outer + '    ')}"
+        f"{inner}sum += {source}[{index(0, strides_of(x.shape), sorted(kept + summed))}];\n"
+        f"{outer}    {out}[{index(0, list(target.values()), kept)}] = {stored};\n{outer}}}\n"
     )
 
 
