@@ -125,8 +125,7 @@ def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
 
 @commands.command()
 @click.argument("artifact", type=FILE)
-@click.option("--on", type=click.Choice(["emulator", "host"]), default="emulator", show_default=True,
-              help="Where to run it.")  # fmt: skip
+@click.option("--on", default="emulator", show_default=True, help="Where to run it: emulator or host.")
 @click.option("--inputs", type=FILE, help="Inputs as .npy or .npz. Without: the samples kept in the artifact.")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Samples to run at most.")
 @click.option("--check", is_flag=True, help="Compare with the reference, integers bit for bit.")

@@ -87,7 +87,16 @@ class Input:
 
 
 def inputs_of(graph: Graph) -> list[Input]:
-    """Inputs of an imported graph, with the normalisation in its metadata (`edgesmith.mean`, `edgesmith.std`)."""
+    """Inputs of an imported graph, with the normalisation in its metadata (`edgesmith.mean`, `edgesmith.std`).
+
+    Raises:
+        ModelError: An input's first axis is not one sample, or the normalisation makes no sense.
+    """
+    many = [value for value in graph.inputs if value.shape[:1] != (1,)]
+    if many:
+        why = ", ".join(f"'{value.name}' is {value.shape}" for value in many)
+        do = "export it with batch 1, or with a symbolic batch axis"
+        raise ModelError("the model takes more than one sample at a time", where=[v.name for v in many], why=why, do=do)
     mean, std = (_numbers(graph.metadata.get(f"edgesmith.{key}", "")) for key in ("mean", "std"))
     if any(value <= 0 for value in std):
         raise ModelError("the model's metadata edgesmith.std is not positive", where=[str(std)])

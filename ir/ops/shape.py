@@ -134,6 +134,10 @@ class Slice(Op):
         yield cls((-3, 0), (2**62, 5), (1, 2), (1, 2)), (sample(2, 5, 6),)
 
 
+COPY = Slice((), (), (), ())
+"""Everything of x, in a storage of its own: what makes a value of RAM out of a constant."""
+
+
 @dataclass(frozen=True)
 class Split(Op):
     """Cut along `axis` into pieces of the given sizes."""

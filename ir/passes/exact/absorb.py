@@ -13,6 +13,7 @@ from typing import TypeGuard
 
 import numpy as np
 
+from ...errors import ModelError
 from ...graph import Array, Graph, Node, Value, sources_of
 from ...ops.conv import Conv, PatchEmbed
 from ...ops.elementwise import Add
@@ -216,11 +217,29 @@ def parameters(graph: Graph, node: Node, weight: Array | Value, bias: Array | No
     dtype = node.output.dtype
     layer = is_weighted(node)
     if isinstance(weight, np.ndarray):
-        weight = renewed(graph, node.input(1) if layer else f"{node.name}.weight", weight.astype(dtype))
+        weight = renewed(graph, node.input(1) if layer else f"{node.name}.weight", _stored(weight, dtype, node))
     if bias is None:
         return [weight]
     old = node.optional(2) if layer else None
-    return [weight, renewed(graph, f"{node.name}.bias" if old is None else old, bias.astype(dtype))]
+    return [weight, renewed(graph, f"{node.name}.bias" if old is None else old, _stored(bias, dtype, node))]
+
+
+def _stored(array: Array, dtype: str, node: Node) -> Array:
+    """Folded numbers in the precision of the layer.
+
+    Raises:
+        ModelError: They leave its range.
+    """
+    with np.errstate(over="ignore"):
+        result = array.astype(dtype)
+    if not np.isfinite(result).all():
+        raise ModelError(
+            f"folding a neighbour into the weights of a layer overflows {dtype}",
+            where=node.sources or (node.name,),
+            why=f"the product reaches {np.abs(array).max():.3g}",
+            do="check the weights and the statistics of the norms next to it",
+        )
+    return result
 
 
 def renewed(graph: Graph, old: Value | str, array: Array) -> Value:

@@ -33,7 +33,7 @@ def _skip_mover(match: Match) -> Value:
         raise Miss("it changes the shape")
     if isinstance(op, Transpose) and any(n > 1 for i, n in enumerate(x.shape) if op.perm[i] != i):
         raise Miss("it moves elements")
-    if isinstance(op, Slice) and min(op.steps) < 0:
+    if isinstance(op, Slice) and min(op.steps, default=1) < 0:
         raise Miss("it turns an axis round")
     if isinstance(op, Pad) and any(op.pads):
         raise Miss("it shifts the image")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...graph import Array, Graph, Node
+from ...ops.shape import COPY
 from ...rewrite import Miss
 from ..base import Pass
 from .absorb import is_public
@@ -19,7 +20,8 @@ class FoldConstants(Pass):
         Transpose(constant)        becomes    constant
 
     Legal always; done where the constants of the graph do not grow by more than `growth` bytes, because an Expand of
-    one number to a large table is better made at run time than stored.
+    one number to a large table is better made at run time than stored. A constant output is copied at run time,
+    because an output has storage of its own.
     """
 
     growth: int = 16384
@@ -40,16 +42,22 @@ class FoldConstants(Pass):
         operands = [value for value in node.inputs if value is not None]
         if not all(value.is_constant for value in operands):
             raise Miss("an operand is computed at run time")
+        if node.op == COPY and is_public(graph, node.output):
+            raise Miss(f"'{node.output.name}' is a copy because it is an output")
         own = [value for value in set(operands) if value.readers == [node] and not is_public(graph, value)]
         freed = sum(value.type.nbytes for value in own)
         if sum(value.type.nbytes for value in node.outputs) - freed > self.growth:
             raise Miss(f"the result would add more than {self.growth} bytes")
         results = node.op.reference(*(None if value is None else _double(value.array) for value in node.inputs))
         for old, array in zip(node.outputs, results if isinstance(results, tuple) else (results,), strict=True):
-            name = old.name
+            name, public = old.name, is_public(graph, old)
             graph.rename(old, f"{name}.old")
-            constant = graph.constant(np.asarray(array).astype(old.dtype), name, old.type.quant)
-            graph.replace(old, constant)
+            data = np.asarray(array).astype(old.dtype)
+            new = graph.constant(data, f"{name}.constant" if public else name, old.type.quant)
+            if public:
+                new = graph.add(COPY, new, name=name, sources=node.sources)
+                graph.rename(old, name)
+            graph.replace(old, new)
 
 
 def _double(array: Array) -> Array:

@@ -16,6 +16,7 @@ from .legalise_integer import prepare
 
 BINS = 2048
 SYNTHETIC_SAMPLES = 8
+SMALLEST_REACH = 2.0**-110  # BINS / reach must not overflow float32
 Progress = Callable[[int, int], None]
 Samples = Array | Mapping[str, Array]
 
@@ -31,7 +32,7 @@ class Statistics:
 
     low: float = 0.0
     high: float = 0.0
-    reach: float = 2.0**-40
+    reach: float = SMALLEST_REACH
     counts: Array = field(default_factory=lambda: np.zeros(BINS, np.int64))
     lows: Array | None = None
     highs: Array | None = None

@@ -179,10 +179,10 @@ class ScaleChooser:
         stats, least = self.statistics(value), score_floor(read.node)
         if key.uniform or stats.channels is None:
             floor = least / (key.scale if key.uniform else float(np.min(key.quant.scale)))
-            return Form("int16", Quant(max(stats.largest * HEADROOM / most, floor, 1e-12)), most)
+            return Form("int16", Quant(max(observers.extent(stats.largest * HEADROOM) / most, floor)), most)
         keys = np.asarray(key.quant.scale)
         spread = (stats.channels * keys).reshape(op.heads, -1).max(axis=1) * HEADROOM
-        product = np.maximum(spread / most, max(least, 1e-15))
+        product = np.maximum(spread / most, max(least, observers.extent(float(spread.max())) * 1e-6 / most))
         scales = np.repeat(product, width // op.heads) / keys
         return Form("int16", Quant(tuple(scales.tolist()), 0, -1), most)
 
@@ -251,7 +251,7 @@ def _largest_factor(read: Read) -> int:
     if not isinstance(read.node.op, linear.Linear) or read.index:
         return WIDE
     weight = np.abs(read.node.input(1).array.astype(np.float64))
-    rows = weight / np.maximum(weight.max(axis=1, keepdims=True), 1e-30) * 127
+    rows = weight / np.maximum(weight.max(axis=1, keepdims=True), observers.SMALLEST) * 127
     return int(SUM_LIMIT // max(1.0, float((rows.sum(axis=1) + weight.shape[1] / 2).max())))
 
 

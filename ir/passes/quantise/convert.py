@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...errors import InternalError, UsageError
+from ...errors import InternalError, ModelError, UsageError
 from ...graph import Array, Graph, Node, Value
 from ...interpret import run
 from ...op import Op
@@ -147,7 +147,7 @@ def convert(
 
     Raises:
         Unsupported: Operators without an integer form, all of them by name.
-        ModelError: The calibration data does not fit.
+        ModelError: The calibration data does not fit, or a layer's scales are too far apart for 32-bit multipliers.
     """
     options = options or QuantOptions()
     calibration = data if isinstance(data, Calibration) else calibrate(graph, data, progress)
@@ -172,7 +172,15 @@ def lower(calibration: Calibration, options: QuantOptions) -> Quantised:
         rule = LOWER.get(type(node.op)) or (lower_unary if scalar_function(node) else None)
         if rule is None:
             raise InternalError(f"'{node.name}' ({type(node.op).__name__}) passed the check but has no lowering")
-        rule(lowering, node)
+        try:
+            rule(lowering, node)
+        except OverflowError as error:
+            raise ModelError(
+                "a layer joins scales that are too far apart for 32-bit multipliers",
+                where=node.sources or (node.name,),
+                why=str(error),
+                do="scale the weights before the export, or keep the model in float32",
+            ) from error
     lowering.finish()
     lowering.graph.prune()
     lowering.graph.metadata.update(source.metadata)

@@ -12,6 +12,7 @@ from ...integer import INT32_MAX, multiplier
 
 CLIPS = np.linspace(1.0, 0.7, 13)
 LIFTS = range(15, -1, -1)
+SMALLEST = float(np.finfo(np.float64).tiny)  # in place of 0 where something is divided
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def fit(w: Array, bias: Array | None, zero: int, most: int, observer: str = "min
     peak = np.abs(real).max(axis=1, initial=0.0)
     scale = peak * (_clips(real, peak) if observer == "mse" else 1.0) / 127
     scale = np.maximum(scale, np.abs(offset) / 2**29)
-    scale = np.where(scale == 0, 1e-9, scale)
+    scale = np.where(scale == 0, SMALLEST, scale)
     while True:
         q = np.clip(np.rint(real / scale[:, None]), -127, 127)
         b = np.rint(offset / scale) - zero * q.sum(axis=1)
@@ -68,7 +69,7 @@ def _clips(real: Array, peak: Array) -> Array:
     """Per row, the share of the largest weight to cover that gives the least squared error."""
     errors = []
     for clip in CLIPS:
-        scale = np.maximum(peak * clip / 127, 1e-30)[:, None]
+        scale = np.maximum(peak * clip / 127, SMALLEST)[:, None]
         errors.append(((np.clip(np.rint(real / scale), -127, 127) * scale - real) ** 2).sum(axis=1))
     return np.asarray(CLIPS[np.argmin(errors, axis=0)])
 

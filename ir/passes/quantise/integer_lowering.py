@@ -162,8 +162,16 @@ class Lowering:
         for value in self.source.outputs:
             image = id(value) in self.chooser.images
             placed = self.read(value, IMAGE if image else plain(len(value.shape)))
-            self.twins[value.name] = (placed.value, placed.layout)
-            self.graph.output(placed.value, value.name)
+            own = self._own(placed.value, value.name)
+            self.twins[value.name] = (own, placed.layout)
+            self.graph.output(own, value.name)
+
+    def _own(self, value: Value, name: str) -> Value:
+        """The same integers as a value that is no input, no constant and no other output: each output has its name."""
+        if value.producer is not None and not any(value is other for other in self.graph.outputs):
+            return value
+        made: Value = self.graph.add(shape.COPY if value.is_constant else shape.Reshape(value.shape), value, name=name)
+        return made
 
 
 def limits(form: Form) -> tuple[int, int]:

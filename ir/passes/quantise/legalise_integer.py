@@ -85,7 +85,7 @@ def obstacle(node: Node) -> str:
     """Why a node has no integer form; empty when it has one."""
     if not isinstance(node.op, LOWERED):
         return "no integer operator computes it"
-    if all(value is None or value.is_constant for value in node.inputs):
+    if node.op != shape.COPY and all(value is None or value.is_constant for value in node.inputs):
         return "all its operands are constant, fold it first"
     for kind, check in CHECKS.items():
         if isinstance(node.op, kind):

@@ -10,6 +10,7 @@ from .calibrate import Statistics
 
 OBSERVERS = ("minmax", "percentile", "mse")
 OUTSIDE = 1e-4  # share of all elements that the percentile observer gives up, both ends together
+SMALLEST = float(np.finfo(np.float32).tiny)  # below it float32 loses digits
 SHRINKS = np.linspace(1.0, 0.2, 33)
 
 
@@ -55,9 +56,14 @@ def _error(stats: Statistics, low: float, high: float, bits: int) -> float:
     return float((stats.counts * np.where(beyond == 0, step * step / 12, beyond * beyond)).sum())
 
 
+def extent(largest: float) -> float:
+    """The magnitude a scale has to cover: as small as float32 is exact; 1 for a tensor of zeros."""
+    return max(largest, SMALLEST) if largest > 0 else 1.0
+
+
 def asymmetric(low: float, high: float) -> Quant:
     """int8 over [low, high], which must contain 0: real zero is an integer, so that padding is exact."""
-    scale = max(high - low, 1e-9) / 255
+    scale = extent(high - low) / 255
     return Quant(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
 
 
@@ -70,16 +76,16 @@ def channel_ratios(stats: Statistics, whole: Quant) -> Array:
     above, below = max(127 - whole.zero_point, 1), max(whole.zero_point + 128, 1)
     scales = np.maximum(stats.highs / above, -stats.lows / below)
     assert stats.channels is not None
-    margin = stats.channels / np.maximum(np.maximum(-stats.lows, stats.highs), 1e-30)
+    margin = stats.channels / np.maximum(np.maximum(-stats.lows, stats.highs), SMALLEST)
     return np.asarray(np.clip(scales * margin / whole.scale, 1 / 16, 1.0))
 
 
 def symmetric(largest: float, most: int) -> Quant:
     """Integers -most..most over [-largest, largest]."""
-    return Quant(max(largest, 1e-9) / most)
+    return Quant(extent(largest) / most)
 
 
 def per_channel(largest: Array, most: int) -> Quant:
     """One symmetric scale for each index of the last axis; a silent channel gets a millionth of the loudest."""
-    floor = max(float(np.max(largest)) * 1e-6, 1e-9)
+    floor = extent(float(np.max(largest)) * 1e-6)
     return Quant(tuple((np.maximum(largest, floor) / most).tolist()), 0, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ....ir.errors import Unsupported
-from ....ir.graph import Node
+from ....ir.graph import Node, Value
 from ....ir.ops.shape import Concat, Expand, Gather, Pad, Slice, Split, Transpose
 from ..call import Call
 from ..constants import C_TYPES
@@ -37,8 +37,13 @@ def index(first: int, by: list[int], axes: list[int]) -> str:
 
 def _whole(call: Call, node: Node, start: int, steps: list[int]) -> None:
     shape = node.output.shape
-    x, out = call.value("x", node.input(0)), call.value("out", node.output)
+    x, out = _operand(call, "x", node.input(0)), call.value("out", node.output)
     call.body = walk(x, start, shape, steps, out, 0, strides_of(shape))
+
+
+def _operand(call: Call, name: str, value: Value) -> str:
+    """A value where it lies: constants come from flash."""
+    return call.array(name, value) if value.is_constant else call.value(name, value)
 
 
 def transpose(call: Call) -> None:
@@ -101,8 +106,7 @@ def concat(call: Call) -> None:
     out, at, parts = call.value("out", node.output), 0, []
     for index, value in enumerate(node.inputs):
         assert value is not None
-        name = f"x{index}"
-        x = call.array(name, value) if value.is_constant else call.value(name, value)
+        x = _operand(call, f"x{index}", value)
         parts.append(walk(x, 0, value.shape, strides_of(value.shape), out, at * by[axis], by))
         at += value.shape[axis]
     call.body = "".join(parts)
