@@ -50,13 +50,13 @@ class FoldConstants(Pass):
             raise Miss(f"the result would add more than {self.growth} bytes")
         results = node.op.reference(*(None if value is None else _double(value.array) for value in node.inputs))
         for old, array in zip(node.outputs, results if isinstance(results, tuple) else (results,), strict=True):
-            name, public = old.name, is_public(graph, old)
-            graph.rename(old, f"{name}.old")
-            data = np.asarray(array).astype(old.dtype)
-            new = graph.constant(data, f"{name}.constant" if public else name, old.type.quant)
-            if public:
-                new = graph.add(COPY, new, name=name, sources=node.sources)
-                graph.rename(old, name)
+            name, data = old.name, np.asarray(array).astype(old.dtype)
+            if is_public(graph, old):
+                constant = graph.constant(data, f"{name}.constant", old.type.quant)
+                new = graph.add(COPY, constant, name=name, sources=node.sources)  # `replace` passes the name on
+            else:
+                graph.rename(old, f"{name}.old")
+                new = graph.constant(data, name, old.type.quant)
             graph.replace(old, new)
 
 
