@@ -36,7 +36,7 @@ ALLOWED = {
 
 HOMES = {
     "google": ("frontend/",),
-    "onnx": ("frontend/", "runtimes/ort.py"),
+    "onnx": ("frontend/", "lowering/onnx/", "runtimes/ort.py"),
     "onnxruntime": ("frontend/", "runtimes/ort.py", "runtimes/series.py"),
     "unicorn": ("runtimes/",),
     "elftools": ("runtimes/",),

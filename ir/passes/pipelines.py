@@ -52,6 +52,9 @@ FLOAT_C: tuple[Pass, ...] = (
 )
 """What brings a float graph into the form that `lowering.c.lower` takes for a library in single precision."""
 
+FLOAT_ONNX: tuple[Pass, ...] = tuple(each for each in EXACT if not isinstance(each, FoldAffineNorm | NormToRmsnorm))
+"""What makes a float graph lean where a norm is one operator that takes a scale and a shift at no cost, as in ONNX."""
+
 ROUNDS = 8
 TOLERANCE = 1e-5
 
