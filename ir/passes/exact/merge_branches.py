@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph import Array, Graph, Node, Value, sources_of
+from ...graph import Array, Graph, Node, Type, Value, sources_of
 from ...ops.conv import Conv, Pads
-from ...ops.elementwise import Add, Affine
+from ...ops.elementwise import Add, Affine, Sub
 from ...ops.linear import Linear
 from ...ops.norm import BatchNorm
+from ...ops.pool import AveragePool
 from ...rewrite import Match, Miss, P, Rule
 from ..base import Pass
 from .absorb import is_public, parameters, require_own_weights
 from .channel_map import double, norm_map
+
+LINEAR = (Conv, Linear, Affine, BatchNorm, AveragePool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,37 +44,51 @@ class Branch:
         return any(isinstance(node.op, Conv | Linear) for node in self.nodes)
 
 
-def terms_of(graph: Graph, root: Node) -> list[Value]:
-    """The terms of the tree of Adds that ends at `root`, left to right."""
-    terms: list[Value] = []
-    for value in (root.input(0), root.input(1)):
+@dataclass(frozen=True, eq=False)
+class Term:
+    """A value that a sum adds or takes away."""
+
+    value: Value
+    sign: int = 1
+
+
+def terms_of(graph: Graph, root: Node, sign: int = 1) -> list[Term]:
+    """The terms of the tree of Adds and Subs that ends at `root`, left to right."""
+    terms: list[Term] = []
+    for value, own in ((root.input(0), sign), (root.input(1), -sign if isinstance(root.op, Sub) else sign)):
         node = value.producer
-        inner = node is not None and isinstance(node.op, Add) and value.shape == root.output.shape
+        inner = node is not None and isinstance(node.op, Add | Sub) and value.shape == root.output.shape
         if inner and node is not None and len(value.uses) == 1 and not is_public(graph, value):
-            terms += terms_of(graph, node)
+            terms += terms_of(graph, node, own)
         else:
-            terms.append(value)
+            terms.append(Term(value, own))
     return terms
 
 
-def add_up(graph: Graph, values: Sequence[Value], name: str, sources: Sequence[str]) -> Value:
-    """A left-leaning tree of Adds."""
+def add_up(graph: Graph, terms: Sequence[Term], name: str, sources: Sequence[str]) -> Value:
+    """A left-leaning tree of Adds and Subs; the first term is one that is added."""
+    first, *rest = sorted(terms, key=lambda term: -term.sign)
+    total = first.value
+    for term in rest:
+        total = graph.add(Add() if term.sign > 0 else Sub(), total, term.value, name=name, sources=sources)
+    return total
 
-    def add(a: Value, b: Value) -> Value:
-        made: Value = graph.add(Add(), a, b, name=name, sources=sources)
-        return made
 
-    return functools.reduce(add, values)
-
-
-def branch(graph: Graph, value: Value) -> Branch:
-    """How a term of a sum comes about.
+def branch(graph: Graph, term: Term) -> Branch:
+    """How a term of a sum comes about; one that is taken away has its weights negated.
 
     Raises:
         Miss: It is read elsewhere too, its weight is shared, or it is no linear map.
     """
+    made = _branch(graph, term.value)
+    if term.sign > 0:
+        return made
+    return dataclasses.replace(made, weight=-made.weight, bias=None if made.bias is None else -made.bias)
+
+
+def _branch(graph: Graph, value: Value) -> Branch:
     node = value.producer
-    linear = node is not None and isinstance(node.op, Conv | Linear | Affine | BatchNorm)
+    linear = node is not None and isinstance(node.op, LINEAR)
     if node is None or not linear or len(value.uses) > 1 or is_public(graph, value):
         if value.type.rank != 4:
             raise Miss(f"'{value.name}' is no linear branch that only the sum reads")
@@ -81,10 +98,24 @@ def branch(graph: Graph, value: Value) -> Branch:
         require_own_weights(graph, [node])
         bias = node.optional(2)
         return Branch(x, node.op, double(node.input(1)), None if bias is None else double(bias), (node,))
+    if isinstance(node.op, AveragePool):
+        return _average(node, node.op)
     m = norm_map(node)
     if m.axis != 1 or x.type.rank != 4:
         raise Miss(f"'{node.name}' is a map per channel of tokens, not of an image")
     return Branch(x, Conv(groups=len(m.a)), m.a.reshape(-1, 1, 1, 1), m.c, (node,))
+
+
+def _average(node: Node, pool: AveragePool) -> Branch:
+    """An average whose windows all count the same number of pixels is a depthwise convolution."""
+    x = node.input(0)
+    channels, (height, width) = x.shape[1], pool.kernel
+    op = Conv(pool.strides, pool.pads, groups=channels)
+    weight = np.full((channels, 1, height, width), 1 / (height * width))
+    uneven = any(pool.pads) and not pool.count_include_pad
+    if uneven or op.infer(x.type, Type(x.dtype, weight.shape)) != node.output.type:
+        raise Miss(f"the windows of '{node.name}' count fewer pixels at the border")
+    return Branch(x, op, weight, None, (node,))
 
 
 def merge(p: Branch, q: Branch) -> Branch:
@@ -152,43 +183,42 @@ def _placed(branch: Branch, op: Conv, kernel: tuple[int, int]) -> Array:
 def _fold(match: Match) -> Value:
     graph, root = match.graph, match.root
     uses = root.output.uses
-    if len(uses) == 1 and isinstance(uses[0][0].op, Add) and uses[0][0].output.shape == root.output.shape:
+    if len(uses) == 1 and isinstance(uses[0][0].op, Add | Sub) and uses[0][0].output.shape == root.output.shape:
         raise Miss("it is part of a larger sum")
-    kept: list[Branch] = []
-    others: list[Value] = []
+    kept: list[tuple[Branch, Term]] = []
+    others: list[Term] = []
     reasons = ["only one term is a linear branch"]
     for term in terms_of(graph, root):
         try:
-            kept.append(branch(graph, term))
+            kept.append((branch(graph, term), term))
         except Miss as miss:
             others.append(term)
             reasons.append(str(miss))
     # Layers first: what has no weights can only join one that has.
-    kept = _merged(sorted(kept, key=lambda term: not term.has_weights), reasons)
-    if not any(term.merged for term in kept):
+    merged = _merged(sorted(kept, key=lambda pair: not pair[0].has_weights), reasons)
+    if not any(each.merged for each, _ in merged):
         raise Miss(reasons[-1])
-    return add_up(graph, [*(_value(graph, term) for term in kept), *others], root.name, root.sources)
+    terms = [Term(_value(graph, each)) if each.merged else term for each, term in merged]
+    return add_up(graph, [*terms, *others], root.name, root.sources)
 
 
-def _merged(terms: Sequence[Branch], reasons: list[str]) -> list[Branch]:
+def _merged(terms: Sequence[tuple[Branch, Term]], reasons: list[str]) -> list[tuple[Branch, Term]]:
     """The terms, each merged into the first earlier one that takes it; the reasons why others did not are added."""
-    kept: list[Branch] = []
-    for term in terms:
-        for i, other in enumerate(kept):
+    kept: list[tuple[Branch, Term]] = []
+    for each, term in terms:
+        for i, (other, first) in enumerate(kept):
             try:
-                kept[i] = merge(other, term)
+                kept[i] = merge(other, each), first
                 break
             except Miss as miss:
                 reasons.append(str(miss))
         else:
-            kept.append(term)
+            kept.append((each, term))
     return kept
 
 
 def _value(graph: Graph, term: Branch) -> Value:
-    """The value of a term: a new layer where branches were merged, else what it was."""
-    if not term.merged:
-        return term.nodes[0].output if term.nodes else term.x
+    """The layer that merged branches are, under the name of the first that has weights."""
     first = term.nodes[0]
     operands = parameters(graph, first, term.weight, term.bias)
     made: Value = graph.add(term.op, term.x, *operands, name=first.name, sources=sources_of(*term.nodes))
@@ -201,12 +231,14 @@ class MergeBranches(Pass):
 
         Conv 3x3(x) + Conv 1x1(x) + BatchNorm(x)      becomes    Conv 3x3(x)
         Conv 1x1 in 4 groups + Conv 1x1 in 2 groups   becomes    Conv 1x1 in 2 groups
+        x - BatchNorm(x) + Conv 3x3(x)                becomes    Conv 3x3(x)
         Linear(x) + Linear(x)                         becomes    Linear(x)
 
-    Kernels are laid over each other by the position of their taps, identity is a Dirac kernel, groups are scattered
-    into the blocks of the greatest common group count. Legal for equal strides and dilations when nothing else reads a
-    branch and no weight is shared; done where the common kernel has no more weights than the branches together.
+    Kernels are laid over each other by the position of their taps, identity is a Dirac kernel, an average is a kernel
+    of equal weights, groups are scattered into the blocks of the greatest common group count. Legal for equal strides
+    and dilations when nothing else reads a branch and no weight is shared; done where the common kernel has no more
+    weights than the branches together.
     Sources: Ding et al., RepVGG, section 3.3; Vasu et al., MobileOne, section 3.2.
     """
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("merge_branches", P(Add), _fold),)
+    rules: ClassVar[tuple[Rule, ...]] = (Rule("merge_branches", P((Add, Sub)), _fold),)

@@ -48,7 +48,10 @@ def _scaled_sum(match: Match) -> Value:
     factor = float(match.array("factor").reshape(-1)[0]) if match["factor"].type.size == 1 else 0.0
     if not factor:
         raise Miss("the factor is no scalar")
-    heads = [_linear(term) for term in terms_of(match.graph, match.node("sum"))]
+    terms = terms_of(match.graph, match.node("sum"))
+    if any(term.sign < 0 for term in terms):
+        raise Miss("a head is taken away")
+    heads = [_linear(term.value) for term in terms]
     return _merge(match, heads, 1 / factor if isinstance(node.op, Div) else factor)
 
 

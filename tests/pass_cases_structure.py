@@ -1,112 +1,29 @@
-"""Passes that change the graph's shape: the rewrite as text, equal numbers, idempotence, and why they refuse."""
+"""Graphs on which passes that move, remove or reorder nodes must, or must not, do their work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
+import runpy
+from pathlib import Path
 
 import numpy as np
-import pytest
 
-from edgesmith.ir.graph import Graph
 from edgesmith.ir.ops.activation import Gelu, Relu
 from edgesmith.ir.ops.attention import Attention
 from edgesmith.ir.ops.elementwise import Add, Mul
 from edgesmith.ir.ops.pool import Mean
 from edgesmith.ir.ops.shape import Expand, Gather, Reshape, Slice, Split, Transpose
-from edgesmith.ir.passes.base import Pass
 from edgesmith.ir.passes.exact.canonicalise_norms import CanonicaliseNorms
 from edgesmith.ir.passes.exact.eliminate_dead import EliminateDead
 from edgesmith.ir.passes.exact.fold_constants import FoldConstants
 from edgesmith.ir.passes.exact.fold_repnorm import FoldRepnorm
-from edgesmith.ir.passes.exact.merge_branches import MergeBranches
 from edgesmith.ir.passes.exact.narrow_tokens import NarrowTokens
 from edgesmith.ir.passes.exact.norm_to_rmsnorm import NormToRmsnorm
 from edgesmith.ir.passes.exact.pool_algebra import PoolAlgebra
 from edgesmith.ir.passes.recognise.patch_embed import RecognisePatchEmbed
-from edgesmith.ir.text import show
 
-Make = Callable[..., Graph]
-APPLIES: dict[str, tuple[Pass, Make]] = {}
-REFUSES: dict[str, tuple[Pass, str, Make]] = {}
+CASES = runpy.run_path(str(Path(__file__).with_name("pass_cases.py")))["Cases"]()
+applies, refuses = CASES.applies, CASES.refuses
 PAD = {"pads": (1, 1, 1, 1)}
-
-
-def applies(p: Pass) -> Callable[[Make], Make]:
-    """Register a graph that a pass changes; the function takes a Net and whether optional biases are there."""
-    return lambda make: APPLIES.setdefault(make.__name__, (p, make))[1]
-
-
-def refuses(p: Pass, reason: str) -> Callable[[Make], Make]:
-    """Register a graph that a pass leaves alone, with a part of the reason it gives."""
-    return lambda make: REFUSES.setdefault(make.__name__, (p, reason, make))[2]
-
-
-# ---- branches ----
-
-
-@applies(MergeBranches())
-def repvgg_block(net, bias):
-    x = net.input(1, 4, 6, 6)
-    total = net.add(Add(), net.conv(x, 4, 3, bias, "c3", **PAD), net.conv(x, 4, 1, bias, "c1"), name="sum")
-    return net.output(net.add(Add(), total, net.batchnorm(x), name="sum2"))
-
-
-@applies(MergeBranches())
-def strided_grouped_branches(net, bias):
-    x, options = net.input(1, 4, 8, 8), {"strides": (2, 2), "groups": 2}
-    a = net.conv(x, 6, 5, bias, "c5", pads=(2, 2, 2, 2), **options)
-    return net.output(net.add(Add(), a, net.conv(x, 6, 3, bias, "c3", **PAD, **options), name="sum"))
-
-
-@applies(MergeBranches())
-def depthwise_branches_and_identity(net, bias):
-    x = net.input(1, 4, 6, 6)
-    return net.output(net.add(Add(), x, net.conv(x, 4, 3, bias, "dw", groups=4, **PAD), name="sum"))
-
-
-@applies(MergeBranches())
-def pointwise_branches_of_different_groups(net, bias):
-    x = net.input(1, 8, 3, 3)
-    a, b = net.conv(x, 8, 1, bias, "g4", groups=4), net.conv(x, 8, 1, bias, "g2", groups=2)
-    return net.output(net.add(Add(), a, b, name="sum"))
-
-
-@applies(MergeBranches())
-def linear_branches_in_a_larger_sum(net, bias):
-    x = net.input(2, 5)
-    total = net.add(Add(), net.linear(x, 4, bias, "a"), net.input(2, 4, name="skip"), name="sum")
-    return net.output(net.add(Add(), total, net.linear(x, 4, True, "b"), name="sum2"))
-
-
-@refuses(MergeBranches(), "the common kernel has 576 weights, the branches 64 and 72")
-def dense_pointwise_and_depthwise(net):
-    x = net.input(1, 8, 6, 6)
-    return net.output(
-        net.add(Add(), net.conv(x, 8, 1, name="pw"), net.conv(x, 8, 3, name="dw", groups=8, **PAD), name="sum")
-    )
-
-
-@refuses(MergeBranches(), "'a' is no linear branch that only the sum reads")
-def branch_with_another_reader(net):
-    x = net.input(2, 5)
-    a = net.linear(x, 4, name="a")
-    total = net.add(Add(), a, net.linear(x, 4, name="b"), name="sum")
-    return net.output(total, net.add(Relu(), a, name="relu"))
-
-
-@refuses(MergeBranches(), "'relu' is no linear branch")
-def branch_with_an_activation(net):
-    x = net.input(2, 5)
-    a = net.add(Relu(), net.linear(x, 4, name="a"), name="relu")
-    return net.output(net.add(Add(), a, net.linear(x, 4, name="b"), name="sum"))
-
-
-@refuses(MergeBranches(), "the branches have dilations (1, 1) and (2, 2)")
-def branches_of_different_dilation(net):
-    x = net.input(1, 2, 7, 7)
-    a = net.conv(x, 2, 3, name="d2", dilations=(2, 2), pads=(2, 2, 2, 2))
-    return net.output(net.add(Add(), net.conv(x, 2, 3, name="d1", **PAD), a, name="sum"))
 
 
 # ---- constants and dead code ----
@@ -161,8 +78,6 @@ def norms_that_stay(net, bias):
 
 
 # ---- tokens ----
-
-
 
 
 def token(net, x, i, name="token"):
@@ -293,34 +208,3 @@ def stream_from_the_input(net):
 def repnorm_before_linears(net, bias):
     x = net.repnorm(net.input(2, 5, 6))
     return net.output(net.linear(x, 4, bias, "a"), net.linear(x, 3, bias, "b"))
-
-
-# ---- what holds for all of them ----
-
-
-@pytest.mark.parametrize("name", APPLIES)
-def test_rewrite_is_the_golden_one(name: str, build: ModuleType, golden) -> None:
-    golden(f"passes/{name}.txt", build.before_and_after(*APPLIES[name]))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
-@pytest.mark.parametrize("name", APPLIES)
-def test_numbers_stay(name: str, bias: bool, dtype: str, tolerance: float, build: ModuleType) -> None:
-    assert build.error_of_pass(*APPLIES[name], dtype, bias) < tolerance
-
-
-@pytest.mark.parametrize("name", APPLIES)
-def test_second_run_finds_nothing(name: str, build: ModuleType) -> None:
-    p, make = APPLIES[name]
-    graph = make(build.Net(), True)
-    p.apply(graph)
-    once = show(graph)
-    assert p.apply(graph) == 0
-    assert show(graph) == once
-
-
-@pytest.mark.parametrize("name", REFUSES)
-def test_refusal_says_why(name: str, build: ModuleType) -> None:
-    p, reason, make = REFUSES[name]
-    assert reason in build.reasons_of_refusal(p, make)
