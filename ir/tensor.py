@@ -22,19 +22,21 @@ class Quant:
     zero_point: int = 0
     axis: int | None = None
 
+    def scales(self, like: Array) -> Array:
+        """The scale, or the scales broadcast along `axis`, in the precision of a real array, float64 for integers."""
+        scale = np.asarray(self.scale, like.dtype if like.dtype.kind == "f" else np.float64)
+        if self.axis is not None:
+            scale = scale.reshape([-1 if i == self.axis % like.ndim else 1 for i in range(like.ndim)])
+        return scale
+
     def dequantise(self, q: Array) -> Array:
         """Real values (float64) of an integer array."""
-        scale = np.asarray(self.scale, np.float64)
-        if self.axis is not None:
-            scale = scale.reshape([-1 if i == self.axis % q.ndim else 1 for i in range(q.ndim)])
-        return (q.astype(np.float64) - self.zero_point) * scale
+        return (q.astype(np.float64) - self.zero_point) * self.scales(q)
 
     def quantise(self, x: Array, dtype: str) -> Array:
         """Nearest integers (ties away from zero), saturated to `dtype`."""
-        scale = np.asarray(self.scale, np.float64)
-        if self.axis is not None:
-            scale = scale.reshape([-1 if i == self.axis % x.ndim else 1 for i in range(x.ndim)])
-        real = x.astype(np.float64) / scale
+        real = x.astype(np.float64)
+        real /= self.scales(real)
         rounded = np.trunc(real + np.copysign(0.5, real)) + self.zero_point
         info = np.iinfo(dtype)
         q: Array = np.clip(rounded, info.min, info.max).astype(dtype)

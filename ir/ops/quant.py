@@ -14,7 +14,11 @@ from .sampling import sample
 
 @dataclass(frozen=True)
 class Quantize(Op):
-    """Real to integer: q = saturate(round(x / scale) + zero_point), ties away from zero."""
+    """Real to integer: q = saturate(round(x / scale) + zero_point), divided in the precision of x, ties to even.
+
+    So ONNX has it (QuantizeLinear) and so processors round; `Quant.quantise`, of which integer C is made, has ties away
+    from zero.
+    """
 
     quant: Quant
     dtype: str = "int8"
@@ -26,7 +30,9 @@ class Quantize(Op):
 
     def reference(self, x: Array) -> Array:
         """See the class."""
-        return self.quant.quantise(x, self.dtype)
+        rounded = np.rint(x / self.quant.scales(x)) + self.quant.zero_point
+        info = np.iinfo(self.dtype)
+        return np.asarray(np.clip(rounded, info.min, info.max).astype(self.dtype))
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
@@ -52,5 +58,6 @@ class Dequantize(Op):
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
-        """Per tensor."""
+        """Per tensor, and per channel as weights are."""
         yield cls(Quant(0.02, 3)), (np.arange(-8, 8, dtype=np.int8),)
+        yield cls(Quant((0.01, 0.5, 0.03), 0, 0)), (np.arange(-6, 6, dtype=np.int8).reshape(3, 4),)

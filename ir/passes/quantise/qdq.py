@@ -1,0 +1,237 @@
+"""Pairs of Quantize and Dequantize around the layers that shall be computed in integers, the rest left as it is.
+
+    x -> Linear(., w, b) -> y    becomes    x -> Q -> DQ -> Linear(., DQ(w8), b) -> Q -> DQ -> y
+
+The graph still computes in real numbers, and its numpy reference is what the integers of a runtime come to: a layer
+whose operands all come from Dequantize and whose result goes into Quantize is what runtimes make one integer kernel of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...errors import UsageError
+from ...graph import Array, Graph, Node, Quant, Value
+from ...ops.activation import Clip, Relu
+from ...ops.conv import Conv, PatchEmbed
+from ...ops.linear import Linear
+from ...ops.pool import MaxPool
+from ...ops.quant import Dequantize, Quantize
+from ...ops.shape import Reshape, Slice, Split, Transpose
+from . import observers
+from .calibrate import Statistics
+from .fit_weights import clips
+from .observe import Observed
+
+__all__ = ["LAYERS", "Notes", "QdqOptions", "candidates", "quantise_operands", "weight_quant"]
+
+LAYERS = (Linear, Conv, PatchEmbed)
+MOVES = (Reshape, Transpose, Slice, Split, MaxPool)
+"""They make no new numbers: integers go through them as they are."""
+
+TINY = float(np.finfo(np.float32).tiny)
+MOST_BIAS = 2.0**30
+MOST_TERMS = 2**31 // (255 * 127) - 1
+"""So many products of eight bits are sure to fit 32, with any zero point."""
+
+
+@dataclass(frozen=True)
+class QdqOptions:
+    """How operands become integers.
+
+    Attributes:
+        observer: "minmax", "percentile" or "mse", for activations.
+        weights: "minmax" or "mse", for the scale of each output's weights.
+        results: Which layers' results become integers as well; a runtime needs that of some to compute in integers.
+        keep: Results' names of the layers that stay in real numbers.
+    """
+
+    observer: str = "mse"
+    weights: str = "mse"
+    results: tuple[type[Linear | Conv | PatchEmbed], ...] = LAYERS
+    keep: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Refuse values that are not among those listed."""
+        for name, allowed in {"observer": observers.OBSERVERS, "weights": ("minmax", "mse")}.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+
+
+@dataclass
+class Notes:
+    """What became of the layers, by the names of their results.
+
+    Attributes:
+        quantised: Those with int8 operands, in order.
+        kept: Why each other one stays in real numbers.
+    """
+
+    quantised: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+
+
+def candidates(graph: Graph) -> Iterator[Node]:
+    """The layers that could have int8 operands, in order."""
+    return (node for node in graph.nodes if isinstance(node.op, LAYERS) and why_real(node) is None)
+
+
+def why_real(node: Node) -> str | None:
+    """Why a layer cannot have int8 operands; None if it can."""
+    x, w = node.input(0), node.input(1)
+    if w.data is None:
+        return "its weights are computed"
+    if x.data is not None:
+        return "its input is a constant"
+    if x.dtype != "float32" or w.dtype != "float32":
+        return f"its operands are {x.dtype} and {w.dtype}"
+    if (terms := w.type.size // w.shape[0]) > MOST_TERMS:
+        return f"a sum of {terms} products can leave 32 bits"
+    if (bias := node.optional(2)) is not None and bias.data is None:
+        return "its bias is computed"
+    return None
+
+
+def quantise_operands(graph: Graph, seen: Observed, options: QdqOptions | None = None) -> Notes:
+    """Place pairs of Quantize and Dequantize around the operands of Linear, Conv and PatchEmbed.
+
+    Activations get one scale and an integer for zero, weights a scale for each output (axis 0, symmetric). Biases are
+    rounded to multiples of the product of both scales, so that they are 32-bit integers without further loss. Whoever
+    reads a value that became integers reads the same pair.
+
+    Args:
+        graph: A float graph; it is changed.
+        seen: Statistics of all its values, from `observe`.
+        options: See there.
+    """
+    work = _Work(graph, {id(graph.value(name)): each for name, each in seen.items()}, options or QdqOptions())
+    for node in graph.nodes:
+        if isinstance(node.op, LAYERS):
+            work.layer(node)
+    return work.notes
+
+
+@dataclass
+class _Work:
+    graph: Graph
+    seen: dict[int, Statistics]
+    options: QdqOptions
+    notes: Notes = field(default_factory=Notes)
+    weights: dict[tuple[int, Quant], Value] = field(default_factory=dict)
+    pairs: dict[int, Value] = field(default_factory=dict)
+
+    def layer(self, node: Node) -> None:
+        """Place the pairs of one layer, or say why not."""
+        name = node.output.name
+        reason = "kept for accuracy" if name in self.options.keep else why_real(node)
+        if reason is not None:
+            self.notes.kept[name] = reason
+            return
+        x, w, b = node.input(0), node.input(1), node.optional(2)
+        self.graph.set_input(node, 0, self.operand(x))
+        producer = node.input(0).producer
+        assert producer is not None
+        step = _step(producer)
+        quant = weight_quant(w.array, None if b is None else b.array, step, self.options.weights)
+        self.graph.set_input(node, 1, self.weight(w, quant))
+        if b is not None:
+            self.graph.set_input(node, 2, self.graph.constant(_snapped(b.array, quant, step), b.name))
+        if isinstance(node.op, self.options.results):
+            self.result(_closing(node).output)
+        self.notes.quantised.append(name)
+
+    def operand(self, x: Value) -> Value:
+        """The pair that stands for an activation, made at its first use."""
+        if x.producer is not None and isinstance(x.producer.op, Dequantize):
+            return x
+        if id(x) not in self.pairs:
+            self.pairs[id(x)] = self.pair(x)
+        return self.pairs[id(x)]
+
+    def result(self, y: Value) -> None:
+        """Let all readers of a result read its pair."""
+        made = self.pair(y)
+        quantize = made.producer.input(0).producer if made.producer else None
+        assert quantize is not None
+        self.graph.replace(y, made)
+        self.graph.set_input(quantize, 0, y)
+        self.pairs[id(y)] = made
+
+    def pair(self, x: Value) -> Value:
+        """Quantize and Dequantize; integers that were only moved keep their scale."""
+        sources = x.producer.sources if x.producer else ()
+        quant = _moved(x) or self.quant(x)
+        q = self.graph.add(Quantize(quant), x, name=f"{x.name}.q", sources=sources)
+        made: Value = self.graph.add(Dequantize(quant), q, name=f"{x.name}.dq", sources=sources)
+        return made
+
+    def quant(self, x: Value) -> Quant:
+        """Scale and zero point of an activation."""
+        low, high = observers.interval(self.seen[id(x)], self.options.observer)
+        return _single(observers.asymmetric(low, high))
+
+    def weight(self, w: Value, quant: Quant) -> Value:
+        """The int8 form of a weight; readers that need the same scales share it."""
+        key = (id(w), quant)
+        if key not in self.weights:
+            q = np.clip(np.rint(w.array / quant.scales(w.array)), -127, 127).astype(np.int8)
+            stored = self.graph.constant(q, f"{w.name}.q", quant)
+            self.weights[key] = self.graph.add(Dequantize(quant), stored, name=f"{w.name}.dq")
+        return self.weights[key]
+
+
+def weight_quant(w: Array, bias: Array | None, step: float, how: str = "mse") -> Quant:
+    """A symmetric scale for each output (axis 0), such that the bias is at most 2^30 steps of the products.
+
+    Where that makes a scale coarser, the weights are as nothing beside the bias.
+
+    Args:
+        w: Real weights, output first.
+        bias: One number an output, or None.
+        step: Scale of the activations.
+        how: "minmax" covers the largest weight of an output; "mse" may clip it for less squared error.
+    """
+    rows = np.asarray(w, np.float64).reshape(len(w), -1)
+    peak = np.abs(rows).max(axis=1, initial=0.0)
+    scale = peak * (clips(rows, peak) if how == "mse" else 1.0) / 127
+    if bias is not None:
+        scale = np.maximum(scale, np.abs(bias) / (step * MOST_BIAS))
+    scale = np.where(scale == 0, 1.0, np.maximum(scale, TINY / min(step, 1.0)))
+    return _single(Quant(tuple(scale.tolist()), 0, 0))
+
+
+def _single(quant: Quant) -> Quant:
+    """Scales as float32 holds them, none so small that its reciprocal is infinite."""
+    scales = np.maximum(np.asarray(quant.scale, np.float32), np.float32(TINY))
+    return Quant(tuple(scales.tolist()) if scales.ndim else float(scales), quant.zero_point, quant.axis)
+
+
+def _step(dequantize: Node) -> float:
+    scale = dequantize.op.attributes()["quant"].scale
+    assert isinstance(scale, float)
+    return scale
+
+
+def _snapped(bias: Array, weights: Quant, step: float) -> Array:
+    """The bias in whole steps of the products, as float32 computes them from integers."""
+    steps = np.asarray(weights.scale, np.float32) * np.float32(step)
+    return np.asarray(np.rint(bias / steps.astype(np.float64)).astype(np.float32) * steps)
+
+
+def _closing(node: Node) -> Node:
+    """The node whose result is rounded: a ReLU after a layer belongs to it."""
+    reader = node.output.readers[0] if len(node.output.uses) == 1 else None
+    return reader if reader is not None and isinstance(reader.op, Relu | Clip) else node
+
+
+def _moved(x: Value) -> Quant | None:
+    """The scale of the integers that a value is, if only moves are between."""
+    node = x.producer
+    while node is not None and isinstance(node.op, MOVES):
+        node = node.input(0).producer
+    if node is None or not isinstance(node.op, Dequantize) or node.op.quant.axis is not None:
+        return None
+    return node.op.quant
