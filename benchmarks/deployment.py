@@ -69,7 +69,7 @@ def measure(case: Case, folder: Path) -> Figures:
     import timm_corpus
 
     import edgesmith
-    from edgesmith.runtimes import series
+    from edgesmith.runtimes import ort
 
     model = timm_corpus.export(case.model).model
     noise = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def measure(case: Case, folder: Path) -> Figures:
     held_out = arrays[8:].reshape(-1, *shape[1:])
     got = next(iter(edgesmith.run(out, on="host", inputs=held_out, runs=case.samples).outputs.values()))
     name = edgesmith.load(model).inputs[0].name
-    exact = [next(iter(one.values())) for one in series.onnx(model, [{name: x[None]} for x in held_out])]
+    exact = [next(iter(one.values())) for one in ort.reference(model, [{name: x[None]} for x in held_out])]
     manifest = json.loads((out / "manifest.json").read_text())
     return Figures(manifest, mean_cosine(got, np.stack(exact)), seconds, megabytes)
 

@@ -21,7 +21,7 @@ from edgesmith.ir.cost import cost
 from edgesmith.ir.graph import Graph
 from edgesmith.ir.interpret import run
 from edgesmith.ir.passes.pipelines import run_pipeline
-from edgesmith.runtimes import series
+from edgesmith.runtimes import ort
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "corpus"))
 
@@ -55,7 +55,7 @@ def row(name: str, exporter: str) -> list[str]:
     frontend.recognised(graph)
     recognised, found = len(graph.nodes), blocks(graph)
     feeds = {graph.inputs[0].name: case.x}
-    exact = next(iter(next(series.onnx(case.model, [feeds])).values()))
+    exact = next(iter(next(ort.reference(case.model, [feeds])).values()))
     before = timm_corpus.relative_difference(next(iter(run(graph, feeds).values())), exact)
     run_pipeline(graph)
     after = timm_corpus.relative_difference(next(iter(run(graph, feeds).values())), exact)

@@ -110,6 +110,15 @@ def fit(data: Data) -> None:
                   " this model needs it")  # fmt: skip
 
 
+def file(data: Data) -> None:
+    """What a translation is made of."""
+    found = data["file"]
+    ranked = sorted(found["operators"].items(), key=lambda each: -each[1])
+    kinds = ", ".join(f"{times} {kind}" for kind, times in ranked)
+    OUT.print("[bold]File[/]")
+    OUT.print(f"  {found['name']}      {size(found['bytes'])}, {sum(found['operators'].values())} operators: {kinds}")
+
+
 def truth(data: Data) -> None:
     """The ladder."""
     table = _table("rung", "samples", "largest error", "cosine", "top-1 agreement", "", title="Truth")
@@ -132,7 +141,7 @@ def cost(data: Data) -> None:
     found = data["cost"]
     OUT.print("[bold]Cost[/]")
     OUT.print(f"  MACs            {found['macs']:,}")
-    if found["instructions"] is not None:
+    if found.get("instructions") is not None:
         OUT.print(f"  instructions    {found['instructions']:,} (emulated, exact)")
         OUT.print(f"  latency         {band(found)}")
     total = sum(layer["cost"] for layer in found["layers"]) or 1
@@ -144,11 +153,15 @@ def cost(data: Data) -> None:
 def compile(data: Data) -> None:
     """What every compile shows: fit, truth, cost, and where the files are."""
     OUT.print(f"[bold]{escape(data['name'])}[/] for {escape(data['target'])}")
-    fit(data)
+    if "file" in data:
+        file(data)
+    else:
+        fit(data)
     truth(data)
     cost(data)
     folder = escape(data["folder"])
-    OUT.print(f"\n  {folder}/report.html  the whole story\n  {folder}/src          the C library")
+    result, what = (data["file"]["name"], "the model") if "file" in data else ("src", "the C library")
+    OUT.print(f"\n  {folder}/report.html  the whole story\n  {folder}/{result:<11}  {what}")
 
 
 def run(data: Data) -> None:

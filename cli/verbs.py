@@ -93,10 +93,19 @@ def _fail(error: EdgesmithError, json_: bool) -> NoReturn:
 SHAPES = click.option("--shape", "shapes", type=Shape(), multiple=True, help="Full shape of an input, once for each.")
 
 
+def choices(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option of every back end; which of them a target has, the compile checks."""
+    for name, (values, default, text, whose) in reversed(queries.options().items()):
+        kind = click.Choice(values) if values else None
+        told = f"{text} [{whose}; default: {default or 'none'}]"
+        function = click.option(f"--{name.replace('_', '-')}", name, type=kind, help=told)(function)
+    return function
+
+
 @click.group(name="edgesmith", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def commands() -> None:
-    """Compile ONNX vision transformers for microcontrollers."""
+    """Compile ONNX vision transformers for microcontrollers and phones."""
 
 
 @commands.command()
@@ -106,18 +115,13 @@ def commands() -> None:
 @click.option("--calibration", type=FILE, help="Typical inputs, .npz or .npy. Without: noise, and no word on accuracy.")
 @SHAPES
 @click.option("--ram", type=Bytes(), help="RAM budget instead of the target's own, for example 256K.")
-@click.option("--dtype", type=click.Choice(["int8", "float32"]), default="int8", show_default=True,
-              help="Arithmetic of the program.")  # fmt: skip
-@click.option("--stream", type=click.Choice(["auto", "int8", "int16"]), default="auto", show_default=True,
-              help="Precision of the tokens between blocks of an int8 program.")  # fmt: skip
-@click.option("--observer", type=click.Choice(["mse", "minmax", "percentile"]), default="mse", show_default=True,
-              help="How the range of int8 activations is chosen from the calibration data.")  # fmt: skip
-@click.option("--image", type=click.Choice(["callback", "buffer"]), default="callback", show_default=True,
-              help="Ask for pixels patch by patch where the model allows it, or hold the image in RAM.")  # fmt: skip
+@click.option("--dtype", type=click.Choice(queries.dtypes()),
+              help="Arithmetic. Default: that of the back end, int8 for C.")  # fmt: skip
+@choices
 @click.option("--check/--no-check", default=True, show_default=True, help="Run the result and compare it.")
 @verb
 def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
-    """Turn an ONNX model into a C library that fits a device."""
+    """Turn an ONNX model into a C library that fits a device, or into a file that a runtime takes."""
     with console.progress() as progress:
         artifact = stages.compile(model, shapes=dict(shapes), progress=progress, **options)
     return {"folder": str(artifact.folder), **artifact.manifest}
@@ -125,14 +129,14 @@ def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
 
 @commands.command()
 @click.argument("artifact", type=FILE)
-@click.option("--on", default="emulator", show_default=True, help="Where to run it: emulator or host.")
+@click.option("--on", help="Runner: emulator or host for C; others have their own. Default: the artifact's.")
 @click.option("--inputs", type=FILE, help="Inputs as .npy or .npz. Without: the samples kept in the artifact.")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Samples to run at most.")
 @click.option("--check", is_flag=True, help="Compare with the reference, integers bit for bit.")
 @click.option("--save", type=FILE, help="Write the outputs to this .npz.")
 @verb
 def run(artifact: Path, **options: Any) -> Data:
-    """Run an artifact in the emulator or on this computer."""
+    """Run an artifact in the emulator, on this computer, or in the runtime it is for."""
     with console.progress() as progress:
         return execution.run(artifact, progress=progress, **options).json()
 

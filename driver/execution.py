@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from ..ir.errors import MachineError, UsageError
 from ..ir.graph import Array, Quant
 from ..lowering import artifact as artifacts
+from .agreement import PROGRAM, Agreement
 from .feeds import Input, Source, samples
 
 if TYPE_CHECKING:
@@ -20,13 +21,10 @@ if TYPE_CHECKING:
     from ..runtimes import Measurement, Runner
     from ..runtimes.divergence import Divergence
 
-__all__ = ["VECTORS", "Outcome", "load_vectors", "quantised", "real", "run", "runner", "same", "save_vectors"]
+__all__ = ["VECTORS", "Outcome", "load_vectors", "quantised", "real", "run", "runner", "save_vectors"]
 
 VECTORS = "vectors.npz"
 VALUES_SHOWN = 4096
-FLOAT_TOLERANCE = 1e-5
-"""Two float32 programs may sum in different orders: this share of the largest output, 80 units in its last place."""
-
 Feeds = Mapping[str, Array]
 
 
@@ -98,7 +96,7 @@ def _described(array: Array) -> dict[str, Any]:
 
 def run(
     artifact: Artifact | str | PathLike[str],
-    on: str = "emulator",
+    on: str | None = None,
     inputs: Source | None = None,
     *,
     runs: int = 1,
@@ -110,10 +108,12 @@ def run(
 
     Args:
         artifact: What `compile` returned, or its folder.
-        on: "emulator" or "host".
+        on: A runner that takes the artifact: "emulator" (for C if nothing is said) or "host"; back ends that translate
+            have one of their own, such as "ort" or "litert".
         inputs: As for `compile`'s calibration. Without, the samples that the compile kept.
         runs: How many samples at most.
-        check: Compare the integers bit for bit, with the integer reference for the samples kept, else with the host.
+        check: Compare the integers bit for bit, with the integer reference for the samples kept, else with the host;
+            an artifact that is no program is compared with the reference only.
         save: Write the real outputs to this `.npz`; it must not exist.
         progress: Called with the name of each stage.
 
@@ -124,58 +124,80 @@ def run(
     """
     say = progress or (lambda stage: None)
     opened = artifacts.load(Path(artifact) if isinstance(artifact, str | PathLike) else artifact.folder)
-    device = runner(on)
+    device = runner(on, opened.manifest["backend"])
     if save is not None and Path(save).exists():
-        do = "choose another name, or remove it yourself"
-        raise UsageError("the file to save to exists", where=[str(save)], do=do)
+        raise UsageError("the file to save to exists", where=[str(save)], do="choose another name, or remove it")
     feeds, wanted = _feeds(opened, inputs, runs)
-    say(f"run on the {on}: 1 of {len(feeds)}")
+    against = _against(opened, wanted) if check else ""
+    say(f"run on the {device.name}: 1 of {len(feeds)}")
     measurement = device.run(opened.folder, feeds[0])
-    raw = [measurement.raw, *_rest(opened, on, feeds, say)]
+    raw = [measurement.raw, *_rest(opened, device, feeds, say)]
     outcome = _outcome(opened, measurement, raw)
     if check:
-        against = "reference" if wanted else "host"
         say(f"compare with the {against}")
-        equal = [same(one, other) for one, other in zip(raw, wanted or _every(opened, "host", feeds), strict=True)]
-        found = None
+        equal = _equal(opened, raw, wanted or _every(opened, runner("host"), feeds))
         if not all(equal):
             say("look for the first step that differs")
-            found = _divergence(opened, on, feeds[0] if wanted else None, feeds[equal.index(False)])
-        outcome = replace(outcome, equal=sum(equal), against=against, divergence=found)
+            found = _divergence(opened, device.name, feeds[0] if wanted else None, feeds[equal.index(False)])
+            outcome = replace(outcome, divergence=found)
+        outcome = replace(outcome, equal=sum(equal), against=against)
     if save is not None:
         np.savez(save, allow_pickle=False, **outcome.outputs)
     return outcome
 
 
-def runner(name: str) -> Runner:
-    """The runner for artifacts of that name, known to work here."""
-    from .. import runtimes
+def _equal(artifact: Artifact, raw: Iterable[Feeds], wanted: Iterable[Feeds]) -> list[bool]:
+    """Which samples agree; a translation states its own bound."""
+    stated = artifact.manifest.get("agreement")
+    bound = Agreement(**stated) if stated else PROGRAM
+    return [bound.holds(one, other) for one, other in zip(raw, wanted, strict=True)]
 
+
+def _against(artifact: Artifact, wanted: Sequence[Feeds]) -> str:
+    """What a check compares with: the reference for the samples kept, else the same C on this computer."""
+    if not wanted and artifact.manifest["backend"] != "c":
+        what, why = "there is nothing to compare own inputs with", "the reference is kept for the artifact's samples"
+        raise UsageError(what, why=why, do="leave --inputs or --check out")
+    return "reference" if wanted else "host"
+
+
+def runner(name: str | None, backend: str = "c") -> Runner:
+    """The runner of that name, or the back end's own, known to take its artifacts and to work here."""
+    from .. import lowering, runtimes
+
+    if name is None:
+        name = "emulator" if backend == "c" else lowering.load(backend).runner
     found = runtimes.load(name)
-    if name not in ("emulator", "host"):
-        raise UsageError(f"'{name}' does not run artifacts of the C back end", do="use emulator or host")
+    if backend not in found.backends:
+        able = [each for each in runtimes.names() if backend in runtimes.load(each).backends]
+        raise UsageError(f"'{name}' does not run artifacts of the {backend} back end", do=f"use {' or '.join(able)}")
     if why_not := found.why_not():
         raise MachineError(f"the {name} cannot run here", do=why_not)
     return found
 
 
-def _rest(artifact: Artifact, on: str, feeds: Sequence[Feeds], say: Callable[[str], None]) -> Iterator[Feeds]:
+def _rest(artifact: Artifact, on: Runner, feeds: Sequence[Feeds], say: Callable[[str], None]) -> Iterator[Feeds]:
     """Outputs of all samples but the first, from one more build."""
     for number, outputs in enumerate(_every(artifact, on, feeds[1:]) if feeds[1:] else (), 2):
-        say(f"run on the {on}: {number} of {len(feeds)}")
+        say(f"run on the {on.name}: {number} of {len(feeds)}")
         yield outputs
 
 
-def _every(artifact: Artifact, on: str, feeds: Sequence[Feeds]) -> Iterator[Feeds]:
-    from ..runtimes import series
-
-    return series.stored(series.program(on, artifact.folder), feeds)
+def _every(artifact: Artifact, on: Runner, feeds: Sequence[Feeds]) -> Iterator[Feeds]:
+    session = on.open(artifact.folder)
+    try:
+        for each in feeds:
+            yield session.run(each)
+    finally:
+        session.close()
 
 
 def _divergence(artifact: Artifact, on: str, kept: Feeds | None, wrong: Feeds) -> Divergence | None:
     """The first step that differs: from the reference on the first sample kept, or from the host on a wrong one."""
     from ..runtimes import divergence, series
 
+    if artifact.manifest["backend"] != "c":
+        return None
     program = series.program(on, artifact.folder)
     if kept and (found := divergence.first(program, program.library.arrays(kept))):
         return found
@@ -246,15 +268,3 @@ def _rows(arrays: Mapping[str, Array], prefix: str) -> list[Feeds]:
     columns = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
     count = len(next(iter(columns.values())))
     return [{name: column[i] for name, column in columns.items()} for i in range(count)]
-
-
-def same(one: Feeds, other: Feeds) -> bool:
-    """Whether all outputs agree: integers bit for bit, real numbers within `FLOAT_TOLERANCE` of the largest."""
-    return all(_agree(one[name], other[name]) for name in other)
-
-
-def _agree(one: Array, other: Array) -> bool:
-    if other.dtype.kind != "f":
-        return np.array_equal(one, other)
-    reach = FLOAT_TOLERANCE * float(np.abs(other).max(initial=0.0))
-    return one.shape == other.shape and bool(np.all(np.abs(one - other) <= reach))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..runtimes import Measurement
     from ..targets import Target
 
-__all__ = ["check_fit", "columns", "cost", "flash", "looks", "memory", "origin", "tensors", "versions"]
+__all__ = ["check_fit", "columns", "cost", "flash", "looks", "memory", "origin", "tensors", "versions", "work"]
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "ortools", "unicorn", "ziglang")
 STATIC_SECTIONS = (".data", ".bss")
@@ -131,6 +131,25 @@ def cost(graph: Graph, steps: Sequence[Mapping[str, Any]], run: Measurement | No
         "layers": [
             {**{key: step[key] for key in ("name", "kind", "sources", "macs")}, "cost": count}
             for step, count in zip(steps, costs, strict=True)
+        ],
+    }
+
+
+def work(graph: Graph) -> dict[str, Any]:
+    """Work of one inference wherever it runs: multiply-accumulates, parameters, and the layers that multiply."""
+    from ..ir.cost import cost as cost_of
+    from ..ir.cost import node_macs
+
+    total = cost_of(graph)
+    layers = [(node, node_macs(node)) for node in graph.nodes]
+    return {
+        "macs": total.macs,
+        "parameters": total.parameters,
+        "unit": "MACs",
+        "layers": [
+            {"name": node.name, "kind": type(node.op).__name__, "sources": list(node.sources), "macs": n, "cost": n}
+            for node, n in layers
+            if n
         ],
     }
 

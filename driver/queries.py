@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..ir.passes.base import Pass
     from ..targets import Target
 
-__all__ = ["doctor", "find_target", "own_file", "show", "targets"]
+__all__ = ["doctor", "dtypes", "find_target", "options", "own_file", "show", "targets"]
 
 
 def passes() -> list[Pass]:
@@ -112,6 +112,26 @@ def find_target(name: str | Target) -> Target:
 def own_file(name: str | Target) -> Path | None:
     """The file of a target that is not one of ours: artifacts carry a copy, since no name leads to it."""
     return Path(name) if isinstance(name, str) and name.endswith(".toml") else None
+
+
+def dtypes() -> tuple[str, ...]:
+    """Every arithmetic that some back end has."""
+    from .. import lowering
+
+    return tuple(dict.fromkeys(dtype for name in ("c", *lowering.names()) for dtype in lowering.offer(name).dtypes))
+
+
+def options() -> dict[str, tuple[tuple[str, ...], str, str, str]]:
+    """Every option of every back end by name: its values (none: any text), its default, what it does, who has it."""
+    from .. import lowering
+
+    found: dict[str, tuple[tuple[str, ...], str, str, str]] = {}
+    for backend in ("c", *lowering.names()):
+        for name, option in lowering.offer(backend).options.items():
+            values, default, text, whose = found.get(name, (option.values, option.default, option.help, ""))
+            values = tuple(dict.fromkeys((*values, *option.values))) if values and option.values else ()
+            found[name] = values, default, text, f"{whose}, {backend}" if whose else backend
+    return found
 
 
 def targets() -> dict[str, Any]:

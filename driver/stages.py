@@ -1,49 +1,25 @@
-"""The stages in order, from an ONNX file to an artifact: the only file that knows them all."""
+"""From an ONNX file to an artifact: what every compile takes, and which stages a target's back end asks for."""
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..ir.errors import BudgetError, InternalError, UsageError
-from . import figures
-from .execution import quantised, real, runner, same, save_vectors
-from .feeds import Input, Source, inputs_of, samples, synthetic
-from .ladder import Ladder
+from ..ir.errors import UsageError
+from .choices import choose
+from .feeds import Source
+from .front import Progress, Shapes
+from .library import Library, budget
 from .queries import find_target, own_file
+from .translation import Translation
 
 if TYPE_CHECKING:
-    from ..ir.graph import Array, Graph
-    from ..ir.memory import Plan
-    from ..ir.passes.base import Pass
-    from ..ir.passes.quantise import QuantOptions
+    from ..ir.graph import Graph
     from ..lowering.artifact import Artifact
-    from ..lowering.c.toolchain import Sizes
-    from ..runtimes import Measurement
     from ..targets import Target
 
-__all__ = ["Compilation", "compile", "load"]
-
-Progress = Callable[[str], None]
-Shapes = Mapping[str, tuple[int, ...]]
-
-NOISE_SAMPLES = 8
-REFERENCE_SAMPLES = 64
-LOOK_MACS, LOOK_SAMPLES = 400_000_000, 16
-"""What one rung of numpy may cost decides how many samples it sees, LOOK_SAMPLES at most."""
-
-POOR_COSINE = 0.98
-"""Below this cosine with the float outputs on the data given, a compile says that it lost too much."""
-
-STACK_ALLOWANCE = 512
-"""Bytes of stack the planner leaves room for; what the program really needs is checked after the build."""
+__all__ = ["compile", "load"]
 
 
 def load(model: str | PathLike[str], shapes: Shapes | None = None) -> Graph:
@@ -63,11 +39,12 @@ def load(model: str | PathLike[str], shapes: Shapes | None = None) -> Graph:
 
 def compile(
     model: str | PathLike[str] | Graph, target: str | Target, *, out: str | PathLike[str],
-    calibration: Source | None = None, shapes: Shapes | None = None, ram: int | None = None, dtype: str = "int8",
-    stream: str = "auto", observer: str = "mse", image: str = "callback", check: bool = True,
-    progress: Progress | None = None,
+    calibration: Source | None = None, shapes: Shapes | None = None, ram: int | None = None, dtype: str | None = None,
+    check: bool = True, progress: Progress | None = None, **options: str | None,
 ) -> Artifact:  # fmt: skip
-    """Turn a model into a C library that fits a device, and prove that it computes what was meant.
+    """Turn a model into what a target runs, and prove that it computes what was meant.
+
+    That is a C library that fits a device, or, for a target of another back end, one file in that back end's format.
 
     Args:
         model: An `.onnx` file, or what `load` returned.
@@ -75,301 +52,33 @@ def compile(
         out: Folder for the artifact. It appears when everything is done; an artifact that lay there is replaced.
         calibration: Typical inputs: a path to `.npz` or `.npy`, a mapping of arrays, or one array. Without, noise.
         shapes: A full shape for each input with symbolic dimensions.
-        ram: Bytes of RAM for arena, stack and statics instead of the target's own budget.
-        dtype: Arithmetic of the program: "int8" (quantised weights and activations) or "float32" (the model's own).
-        stream: Tokens between the blocks of an int8 program: "int8", "int16", or "auto" by accuracy and budget.
-        observer: How the range of int8 activations is chosen from the data: "mse", "minmax" or "percentile".
-        image: "callback" asks for pixels patch by patch where a patch embedding comes first, "buffer" holds the image.
-        check: Also run the result here and in the emulator, and compare it with the reference: integers bit for bit,
-            float32 within `execution.FLOAT_TOLERANCE`.
+        ram: Bytes of RAM for arena, stack and statics of a C library instead of the target's own budget.
+        dtype: Arithmetic, one of the back end's (`lowering.offer(name).dtypes`); its first if nothing is said.
+        check: Also run the result on this computer, a library in the emulator too, and compare it with the reference:
+            integers of C bit for bit, everything else within a bound that the manifest states.
         progress: Called with the name of each stage as it begins.
+        options: The back end's own choices by name (`lowering.offer(name).options`); None leaves one at its default.
 
     Raises:
         ModelError: The model or the data cannot be used (exit code 3).
         BudgetError: It does not fit (4).
-        MachineError: A tool is missing here (5).
-        UsageError: An unknown target or choice, or `out` holds something else than an artifact (2).
+        MachineError: A tool or an extra is missing here (5).
+        UsageError: An unknown target, an arithmetic or option that its back end does not have, or `out` holds
+            something else than an artifact (2).
     """
-    from ..ir.passes.quantise import QuantOptions
     from ..lowering.artifact import check_vacant
 
     check_vacant(Path(out))
     device, own = find_target(target), own_file(target)
-    if device.backend != "c":
-        raise UsageError(f"no back end compiles for '{device.name}' yet", do="see: edgesmith targets")
-    choices = Choices(dtype, QuantOptions(stream=stream, observer=observer), image, check)
-    job = Compilation(device, _budget(device, ram), choices, progress or (lambda stage: None), own)
+    choices = choose(device, dtype, options, check)
+    say = progress or (lambda stage: None)
+    job: Library | Translation
+    if device.backend == "c":
+        job = Library(device, choices, say, own, budget=budget(device, ram))
+    else:
+        if ram is not None:
+            what = f"the {device.backend} back end of target '{device.name}' plans no memory: there is no RAM budget"
+            raise UsageError(what, do="leave --ram out, or choose a device that C is compiled for")
+        job = Translation(device, choices, say, own)
     job.read(model, shapes or {}, calibration)
-    job.simplify()
-    job.quantise()
-    job.plan_memory()
-    return job.write(Path(out))
-
-
-def _budget(device: Target, ram: int | None) -> int | None:
-    """Bytes of RAM that the program may take."""
-    if ram is None or device.ram is None:
-        return device.ram_budget if ram is None else ram
-    if ram > device.ram.size:
-        raise UsageError(f"{device.name} has {device.ram.size:,} bytes of RAM, not {ram:,}", do="give a smaller --ram")
-    return ram
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user decided: arithmetic, how to quantise, where the image is, whether to run the result."""
-
-    dtype: str
-    quant: QuantOptions
-    image: str
-    check: bool
-
-    def __post_init__(self) -> None:
-        """Refuse what is not among the choices; `QuantOptions` knows its own."""
-        for name, allowed in (("dtype", ("int8", "float32")), ("image", ("callback", "buffer"))):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} must be {' or '.join(allowed)}, not '{getattr(self, name)}'")
-
-
-@dataclass
-class Compilation:
-    """One compile on its way: each stage leaves its result here for the next."""
-
-    device: Target
-    budget: int | None
-    choices: Choices
-    say: Progress
-    own_target: Path | None = None
-    ladder: Ladder = field(default_factory=Ladder)
-
-    def read(self, model: str | PathLike[str] | Graph, shapes: Shapes, calibration: Source | None) -> None:
-        """Import the model and the data; ONNX Runtime's outputs are what everything later is held against."""
-        from .. import frontend
-        from ..ir.graph import Graph
-        from ..runtimes import series
-
-        self.say("read the model")
-        path = None if isinstance(model, Graph) else Path(model)
-        self.graph = model.copy() if isinstance(model, Graph) else frontend.imported(model, shapes)
-        self.name = path.stem if path else self.graph.name
-        self.origin = figures.origin(path)
-        self.inputs: list[Input] = inputs_of(self.graph)
-        self.noise = calibration is None
-        if calibration is None:
-            self.data = synthetic(self.inputs, NOISE_SAMPLES)
-        else:
-            self.data = samples(calibration, self.inputs, "calibration")
-        self.looks = self.data[: figures.looks(self.graph, LOOK_MACS, LOOK_SAMPLES)]
-        if path is not None:
-            self.say("run it in ONNX Runtime")
-            self.ladder.climb("ONNX Runtime", list(series.onnx(path, self.data[:REFERENCE_SAMPLES])))
-        self._look("imported graph" if path else "graph as given")
-
-    @property
-    def stream(self) -> str:
-        """Precision of the tokens between blocks."""
-        return "float32" if self.choices.dtype == "float32" else self.quantised.options.stream
-
-    def simplify(self) -> None:
-        """Recognise operators, then apply the exact passes; each that changes something is a rung."""
-        from .. import frontend
-        from ..ir.passes.pipelines import EXACT, FLOAT_C, run_pipeline
-
-        self.say("recognise operators")
-        frontend.recognised(self.graph)
-        self._look("recognised operators")
-        self.say("apply exact passes")
-        run_pipeline(self.graph, EXACT if self.choices.dtype == "int8" else FLOAT_C, on_step=self._passed)
-
-    def _passed(self, done: Pass, rewrites: int, graph: Graph) -> None:
-        self._look(f"{done.name} ({rewrites})")
-
-    def _look(self, rung: str) -> None:
-        from ..ir.interpret import run
-
-        self.ladder.climb(rung, [run(self.graph, feeds) for feeds in self.looks])
-
-    def quantise(self) -> None:
-        """Measure ranges on the data and turn the graph into integers; a float32 program stays as it is."""
-        from ..ir.passes.quantise import convert
-        from ..ir.passes.quantise.calibrate import calibrate
-
-        if self.choices.dtype == "float32":
-            self.lowered = self.graph
-            return
-        self.say("calibrate")
-        stacked = {each.name: np.concatenate([feeds[each.name] for feeds in self.data]) for each in self.inputs}
-        calibration = calibrate(self.graph, stacked, lambda done, of: self.say(f"calibrate: {done} of {of}"))
-        self.say("quantise")
-        self.quantised = convert(self.graph, calibration, self.choices.quant)
-        self.lowered = self.quantised.graph
-
-    def plan_memory(self) -> None:
-        """Plan within the budget; a stream that was free to choose gives up precision before it gives up."""
-        from ..ir.passes.quantise import convert
-
-        self.say("plan memory")
-        try:
-            self.plan = self._planned()
-        except BudgetError:
-            if self.choices.quant.stream != "auto" or self.stream != "int16":
-                raise
-            narrow = replace(self.choices.quant, stream="int8")
-            self.quantised = convert(self.graph, self.quantised.calibration, narrow)
-            self.lowered = self.quantised.graph
-            self.plan = self._planned()
-
-    def _planned(self) -> Plan:
-        from ..ir.memory import plan
-
-        callback = self.choices.image == "callback"
-        if self.budget is None:
-            return plan(self.lowered, callback=callback)
-        kept = f"{STACK_ALLOWANCE} of the budget's {self.budget:,} bytes are kept for the stack"
-        if self.budget <= STACK_ALLOWANCE:
-            raise BudgetError("the RAM budget leaves nothing for activations", why=kept, do="give a larger --ram")
-        try:
-            return plan(self.lowered, self.budget - STACK_ALLOWANCE, callback=callback)
-        except BudgetError as error:
-            why = f"{error.why}; {kept}"
-            raise BudgetError(error.what, where=error.where, why=why, do=error.do) from error
-
-    def write(self, place: Path) -> Artifact:
-        """Generate the library in a folder of its own, judge it, and only then put it where it belongs."""
-        from ..ir.memory.picture import svg
-        from ..lowering import artifact
-        from ..lowering.c.lower import lower
-        from .report import render
-
-        self._reference()
-        with artifact.staging(place) as folder:
-            self.say("generate C")
-            part = lower(self.lowered, self.plan, self.device, folder, self.name, self.vector)
-            save_vectors(folder, self.stored, self.wanted)
-            if self.own_target is not None:
-                (folder / self.own_target.name).write_bytes(self.own_target.read_bytes())
-            (folder / artifact.MANIFEST).write_text(json.dumps(self._interface(part)), encoding="utf-8")
-            manifest = self._judge(folder, part)
-            page = render(manifest, self.device, svg(self.plan))
-            (folder / "report.html").write_text(page, encoding="utf-8")
-            artifact.seal(folder, manifest)
-        return artifact.load(place)
-
-    def _reference(self) -> None:
-        """What the graph that is lowered computes: the truth that generated code must meet, integers bit for bit."""
-        from ..ir.interpret import run
-        from ..lowering.c.lower import Vector
-
-        self.say("run the reference")
-        layouts = self._layouts()
-        self.takes = figures.tensors(self.lowered.inputs, layouts)
-        self.gives = figures.tensors(self.lowered.outputs, layouts)
-        self.stored = [quantised(feeds, self.takes) for feeds in self.looks]
-        self.vector = Vector.of(self.lowered, self.stored[0])
-        self.wanted = [self.vector.outputs, *(run(self.lowered, feeds) for feeds in self.stored[1:])]
-        rung = f"integer reference, {self.stream} stream" if self.choices.dtype == "int8" else "float32 reference"
-        self.ladder.climb(rung, [real(each, self.gives) for each in self.wanted])
-
-    def _layouts(self) -> dict[str, tuple[int, ...]]:
-        """The axes of the model's own inputs and outputs in the order in which the program has them."""
-        ports = (*self.lowered.inputs, *self.lowered.outputs)
-        if self.choices.dtype == "float32":
-            return {value.name: tuple(range(value.type.rank)) for value in ports}
-        own, twins = self.quantised.source, self.quantised.twins
-        pairs = zip((*own.inputs, *own.outputs), ports, strict=True)
-        return {new.name: twins[old.name][1] for old, new in pairs}
-
-    def _interface(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        """What runners need to know."""
-        return {
-            "name": part["name"],
-            "backend": self.device.backend,
-            "target": self.device.name,
-            "target_file": self.own_target.name if self.own_target else None,
-            "inputs": self.takes,
-            "outputs": self.gives,
-            "symbols": part["symbols"],
-            "harness": part["harness"],
-            "steps": part["steps"],
-        }
-
-    def _judge(self, folder: Path, part: Mapping[str, Any]) -> dict[str, Any]:
-        """Build, measure, compare, hold against the budgets; the whole manifest."""
-        sizes, stack = self._build(folder, part)
-        run = self._verify(folder, part) if self.choices.check else None
-        memory = figures.memory(self.plan, sizes, stack, run, self.budget)
-        flash = figures.flash(sizes, self.device)
-        figures.check_fit(memory, flash, self.device)
-        return {
-            **self._interface(part),
-            "model": {**self.origin, "inputs": [each.json() for each in self.inputs]},
-            "dtype": self.choices.dtype,
-            "stream": self.stream,
-            "calibration": {"source": "noise" if self.noise else "data", "samples": len(self.data)},
-            "columns": figures.columns(memory, flash),
-            "memory": memory,
-            "flash": flash,
-            "cost": figures.cost(self.lowered, part["steps"], run),
-            "verification": self.ladder.json(),
-            "notes": self._notes(),
-            "versions": figures.versions(),
-        }
-
-    def _notes(self) -> list[str]:
-        """What the user should know before trusting the program."""
-        if self.choices.dtype == "float32":
-            return []
-        last = self.ladder.rungs[-1]
-        lossy = last.cosine is not None and last.cosine < POOR_COSINE
-        advice = "try --stream int16, another --observer, more calibration data, or --dtype float32"
-        poor = f"integers lose much of this model: cosine {last.cosine:.4f} with the float outputs; {advice}"
-        return [*self.quantised.notes, *([poor] if lossy else [])]
-
-    def _build(self, folder: Path, part: Mapping[str, Any]) -> tuple[Sizes | None, int | None]:
-        """Sections of the linked program and the bound on its stack; None for a computer, which has no such limits."""
-        from ..lowering.c import toolchain
-        from ..runtimes import artifact
-        from ..runtimes.stack import stack_bound
-
-        if not self.device.regions:
-            return None, None
-        self.say(f"build for {self.device.name}")
-        library = artifact.load(folder)
-        entry = f"{library.name}_run"  # what an application calls; the harness is not part of the library
-        with tempfile.TemporaryDirectory() as build:
-            elf = Path(build) / f"{self.name}.elf"
-            toolchain.compile_elf(library.sources, self.device, elf, [entry, library.arena], stack=library.stack_bytes)
-            return toolchain.section_sizes(elf, self.device), stack_bound(elf, entry).bytes
-
-    def _verify(self, folder: Path, part: Mapping[str, Any]) -> Measurement | None:
-        """Run the program on this computer and in the emulator; both must give what the reference gives."""
-        from ..runtimes import series
-
-        self.say("run on this computer")
-        feeds = [quantised(each, self.takes) for each in self.data[:REFERENCE_SAMPLES]]
-        self._equal("C on this computer", list(series.stored(series.program("host", folder), feeds)), "host", folder)
-        if not self.device.regions:
-            return None
-        self.say(f"run on the emulated {self.device.name}")
-        run = runner("emulator").run(folder, self.stored[0])
-        self._equal(f"C on the emulated {self.device.name}", [run.raw], "emulator", folder)
-        if run.arena_high_water != self.plan.high_water:
-            raise InternalError(
-                "the program used another amount of memory than planned", where=[self.name],
-                why=f"planned to touch {self.plan.high_water} bytes of arena, measured {run.arena_high_water}",
-            )  # fmt: skip
-        return run
-
-    def _equal(self, rung: str, outputs: Sequence[Mapping[str, Array]], on: str, folder: Path) -> None:
-        from ..runtimes import divergence, series
-
-        pairs = list(zip(outputs, self.wanted, strict=False))
-        equal = sum(same(one, other) for one, other in pairs)
-        bits = equal == len(pairs) if self.choices.dtype == "int8" else None
-        self.ladder.climb(rung, [real(each, self.gives) for each in outputs], bits)
-        if equal < len(pairs):
-            program = series.program(on, folder)
-            found = divergence.first(program, program.library.arrays(self.stored[0]))
-            where = str(found) if found else "no step of the first sample"
-            why = f"{len(pairs) - equal} of {len(pairs)} samples differ; first divergence: {where}"
-            raise InternalError(f"{rung} does not equal the reference", where=[self.name], why=why)
+    return job.finish(Path(out))

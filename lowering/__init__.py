@@ -1,1 +1,148 @@
-"""From a planned integer graph to what a device runs: one folder per back end."""
+"""From a simplified graph to what a target runs: one folder a back end.
+
+The back end `c` makes a program: its stages (integers, memory plan, kernels) are known to the driver. Every other one
+translates the graph into one file (or package) that some runtime takes, and offers how as `BACKEND`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..ir.errors import UsageError
+
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+    from ..ir.passes.base import Pass
+    from ..targets import Target
+
+__all__ = ["Backend", "Job", "Offer", "Option", "Written", "load", "names", "offer"]
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A choice that a back end leaves to the user: one of `values`, or any text where there are none."""
+
+    default: str
+    values: tuple[str, ...] = ()
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a back end lets the user choose: arithmetics, the default first, and options by name."""
+
+    dtypes: tuple[str, ...]
+    options: Mapping[str, Option]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a back end is given to translate.
+
+    Attributes:
+        graph: After the back end's own passes; where `dtype` is "int8", with pairs of Quantize and Dequantize around
+            what shall be computed in integers. The back end may change it: it is a copy.
+        target: The device; its `format` table holds what this back end needs to know of it.
+        dtype: Arithmetic asked for, one of the back end's `dtypes`.
+        options: Every option that the back end has, as given or its default.
+        ranges: Lowest and highest value seen on the data given, by name of the graph's values.
+    """
+
+    graph: Graph
+    target: Target
+    dtype: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a back end has to say of the file it wrote.
+
+    Attributes:
+        operators: How often each operator of the format stands in it, constants apart.
+        notes: What the user should know before trusting it, a sentence each.
+        details: More, as plain data, for the manifest.
+    """
+
+    operators: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """A translation of float graphs; a folder here that offers one as `BACKEND` is all it takes."""
+
+    @property
+    def name(self) -> str:
+        """How targets call it."""
+
+    @property
+    def file(self) -> str:
+        """Name of the file or package it writes into an artifact."""
+
+    @property
+    def runner(self) -> str:
+        """Name of the runner that checks the file on this computer."""
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Arithmetics it can write, the default first: of float32, float16, dynamic (int8 weights) and int8."""
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """Its own choices by name."""
+
+    def why_not(self) -> str | None:
+        """What to install before it can write; None when it can."""
+
+    def passes(self, dtype: str) -> Sequence[Pass]:
+        """The exact passes that bring a recognised graph into the form it writes best."""
+
+    def write(self, job: Job, path: Path) -> Written:
+        """Write the file; the same job gives the same bytes.
+
+        Raises:
+            Unsupported: Ops, or forms of them, that the format does not have: all are named.
+            ModelError: The model cannot be written for another reason, such as its size.
+        """
+
+
+OBSERVER = Option("mse", ("mse", "minmax", "percentile"), "How the range of int8 activations follows from the data.")
+
+
+def names() -> tuple[str, ...]:
+    """Names of the back ends that translate."""
+    faces = sorted(Path(__file__).parent.glob("*/__init__.py"))
+    return tuple(face.parent.name for face in faces if "\nBACKEND: Backend = " in face.read_text(encoding="utf-8"))
+
+
+def load(name: str) -> Backend:
+    """The back end of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in names():
+        known = ", ".join(("c", *names()))
+        raise UsageError(f"there is no back end '{name}'", do=f"name another in the target's file: {known}")
+    backend: Backend = importlib.import_module(f".{name}", __package__).BACKEND
+    return backend
+
+
+def offer(name: str) -> Offer:
+    """What the back end of that name, `c` or one that translates, lets the user choose."""
+    if name == "c":
+        from . import c
+
+        found = Offer(c.DTYPES, c.OPTIONS)
+    else:
+        backend = load(name)
+        found = Offer(backend.dtypes, backend.options)
+    return Offer(found.dtypes, {**found.options, "observer": OBSERVER}) if "int8" in found.dtypes else found

@@ -40,13 +40,13 @@ class Artifact:
 
     @property
     def memory(self) -> Mapping[str, Any]:
-        """Bytes of RAM: planned, measured, lower bound, budget."""
-        return dict(self.manifest["memory"])
+        """Bytes of RAM: planned, measured, lower bound, budget; empty where the back end plans none."""
+        return dict(self.manifest.get("memory", {}))
 
     @property
     def flash(self) -> Mapping[str, Any]:
-        """Bytes of flash by section and place."""
-        return dict(self.manifest["flash"])
+        """Bytes of flash by section and place; empty likewise."""
+        return dict(self.manifest.get("flash", {}))
 
     @property
     def verification(self) -> list[Mapping[str, Any]]:

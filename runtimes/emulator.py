@@ -15,7 +15,7 @@ from ..ir.errors import InternalError
 from ..lowering.c import toolchain
 from . import artifact as artifacts
 from .machine import Fault, Machine, Result
-from .runner import Measurement, Runner
+from .runner import Layer, Measurement, Runner, Session
 
 __all__ = ["RUNNER", "Emulator", "Fault", "Machine", "Profile", "Program", "Result"]
 
@@ -124,17 +124,44 @@ class Program:
         return self._outputs(places), steps
 
 
+class Loaded:
+    """A session on an emulated device: stored values in and out."""
+
+    def __init__(self, artifact: Path) -> None:
+        """Build the artifact in this folder for its target and load it."""
+        self.program = Program(artifact)
+        self.device = self.program.target.title
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One inference."""
+        library = self.program.library
+        return library.results(self.program.call(library.arrays(inputs))[0])[1]
+
+    def layers(self, inputs: Mapping[str, np.ndarray], runs: int) -> tuple[Layer, ...]:
+        """None: an emulator counts instructions and knows no time."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing: the machine goes with the session."""
+
+
 @dataclass(frozen=True)
 class Emulator:
     """The runner for every target whose core the emulator knows."""
 
     name: str = "emulator"
+    backends: tuple[str, ...] = ("c",)
+    kind: str = "emulated"
 
     def why_not(self) -> str | None:
         """Which of the compiler, the emulator and the ELF reader is missing."""
         wanted = {"ziglang": "ziglang", "unicorn": "unicorn", "elftools": "pyelftools"}
         missing = [package for module, package in wanted.items() if importlib.util.find_spec(module) is None]
         return f"pip install {' '.join(missing)}" if missing else None
+
+    def open(self, artifact: Path) -> Session:
+        """Build the artifact for its target."""
+        return Loaded(artifact)
 
     def run(self, artifact: Path, inputs: Mapping[str, np.ndarray]) -> Measurement:
         """Build the artifact for its target, run it twice on differently painted memory, and measure.

@@ -16,9 +16,11 @@ import numpy as np
 from ..ir.errors import InternalError
 from ..lowering.c import toolchain
 from . import artifact as artifacts
-from .runner import Measurement, Runner
+from .runner import Layer, Measurement, Runner, Session
 
 __all__ = ["RUNNER", "Host", "Program"]
+
+DEVICE = f"this computer ({platform.machine()})"
 
 
 class Program:
@@ -45,6 +47,15 @@ class Program:
             self._call(library.step, *_pointers(arrays), *_pointers(raw), number, number)
             yield [ctypes.string_at(arena + piece.offset, piece.nbytes) for piece in step.outputs]
 
+    def times(self, arrays: Sequence[np.ndarray]) -> list[float]:
+        """One inference step by step: milliseconds of each."""
+        raw, found = self._room(), []
+        for number in range(len(self.library.steps)):
+            began = time.perf_counter()
+            self._call(self.library.step, *_pointers(arrays), *_pointers(raw), number, number)
+            found.append((time.perf_counter() - began) * 1e3)
+        return found
+
     def _room(self) -> list[np.ndarray]:
         return [np.zeros(tensor.shape, tensor.dtype) for tensor in self.library.outputs]
 
@@ -57,16 +68,46 @@ def _pointers(arrays: Sequence[np.ndarray]) -> list[ctypes.c_void_p]:
     return [ctypes.c_void_p(array.ctypes.data) for array in arrays]
 
 
+class Loaded:
+    """A session on this computer: stored values in and out."""
+
+    device = DEVICE
+
+    def __init__(self, artifact: Path) -> None:
+        """Build the artifact in this folder and load it."""
+        self.program = Program(artifact)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One inference."""
+        library = self.program.library
+        return library.results(self.program.call(library.arrays(inputs)))[1]
+
+    def layers(self, inputs: Mapping[str, np.ndarray], runs: int) -> tuple[Layer, ...]:
+        """Time by step of the program."""
+        library = self.program.library
+        times = np.median([self.program.times(library.arrays(inputs)) for _ in range(runs)], axis=0)
+        return tuple(Layer(step.name, step.kind, float(ms)) for step, ms in zip(library.steps, times, strict=True))
+
+    def close(self) -> None:
+        """Nothing: a shared object stays loaded as long as the process lives."""
+
+
 @dataclass(frozen=True)
 class Host:
     """The runner for this computer; after one run to warm up, the time is that of `repeats` runs."""
 
     name: str = "host"
+    backends: tuple[str, ...] = ("c",)
+    kind: str = "measured"
     repeats: int = 5
 
     def why_not(self) -> str | None:
         """What is missing."""
         return None if importlib.util.find_spec("ziglang") else "pip install ziglang"
+
+    def open(self, artifact: Path) -> Session:
+        """Build the artifact for this computer."""
+        return Loaded(artifact)
 
     def run(self, artifact: Path, inputs: Mapping[str, np.ndarray]) -> Measurement:
         """Build the artifact for this computer and run it.
@@ -86,8 +127,7 @@ class Host:
                 raise InternalError("a second run gave another result than the first", where=[program.library.name])
         outputs, stored = program.library.results(raw)
         band = min(times), max(times)
-        device = f"this computer ({platform.machine()})"
-        return Measurement(self.name, device, "measured", outputs, stored, band, "measured", f"{self.repeats} runs")
+        return Measurement(self.name, DEVICE, "measured", outputs, stored, band, "measured", f"{self.repeats} runs")
 
 
 RUNNER: Runner = Host()

@@ -1,59 +1,106 @@
-"""Runs an ONNX model in ONNX Runtime with every optimisation off, on one thread: what the others are held against."""
+"""Runs ONNX models in ONNX Runtime on one thread: as users run them, or with every optimisation off as a reference."""
 
 from __future__ import annotations
 
 import importlib.util
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..ir.errors import MachineError, ModelError, UsageError
-from .runner import Measurement, Runner
+from . import timing
+from .runner import Layer, Measurement, Runner, Session
 
-__all__ = ["RUNNER", "Reference"]
+__all__ = ["RUNNER", "Model", "OnnxRuntime", "reference"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Feeds = Mapping[str, Array]
+
+
+class Model:
+    """A loaded `.onnx` file.
+
+    Optimised, it is what an application gets. As written, it is what the others are held against: optimisations change
+    the last bits of floats, more than those of quantised models, and hide what a file says.
+    """
+
+    def __init__(self, file: Path, optimise: bool = True) -> None:
+        """Load the file.
+
+        Raises:
+            MachineError: ONNX Runtime is not installed.
+            ModelError: It refuses the file.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MachineError("ONNX Runtime is not installed", do="pip install onnxruntime") from error
+        levels = onnxruntime.GraphOptimizationLevel
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self.file, self.device = file, f"ONNX Runtime {onnxruntime.__version__}, one thread"
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exception classes are private and share only this base
+            raise ModelError("ONNX Runtime cannot load the model", where=[str(file)], why=str(error)) from error
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Feeds) -> dict[str, Array]:
+        """One inference."""
+        try:
+            arrays = self._session.run(self._names, dict(inputs))
+        except Exception as error:  # as above
+            raise ModelError("ONNX Runtime cannot run the model", where=[str(self.file)], why=str(error)) from error
+        return dict(zip(self._names, map(np.asarray, arrays), strict=True))
+
+    def layers(self, inputs: Feeds, runs: int) -> tuple[Layer, ...]:
+        """Not told: its profile needs a session of its own."""
+        return ()
+
+    def close(self) -> None:
+        """Drop the session."""
+        del self._session
 
 
 @dataclass(frozen=True)
-class Reference:
+class OnnxRuntime:
     """The runner for `.onnx` files, or folders that hold exactly one."""
 
     name: str = "ort"
-    repeats: int = 3
+    backends: tuple[str, ...] = ("onnx",)
+    kind: str = "measured"
 
     def why_not(self) -> str | None:
         """What is missing."""
         return None if importlib.util.find_spec("onnxruntime") else "pip install onnxruntime"
 
-    def run(self, artifact: Path, inputs: Mapping[str, np.ndarray]) -> Measurement:
-        """Run the model as it is written: optimisations would change the last bits, and hide what a file says."""
+    def open(self, artifact: Path) -> Session:
+        """Load the model with the optimisations that an application gets by default."""
         found = sorted(artifact.glob("*.onnx")) if artifact.is_dir() else [artifact]
         if len(found) != 1 or not found[0].is_file():
             raise UsageError("need an .onnx file or a folder with exactly one", where=[str(artifact)])
-        if missing := self.why_not():
-            raise MachineError("ONNX Runtime is not installed", do=missing)
-        import onnxruntime
+        return Model(found[0])
 
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(str(found[0]), options, providers=["CPUExecutionProvider"])
-            wanted = [output.name for output in session.get_outputs()]
-            times = []
-            for _ in range(1 + self.repeats):
-                began = time.perf_counter()
-                arrays = session.run(wanted, dict(inputs))
-                times.append((time.perf_counter() - began) * 1e3)
-        except Exception as error:  # its exception classes are private and share only this base
-            raise ModelError("ONNX Runtime cannot run the model", where=[str(found[0])], why=str(error)) from error
-        outputs = dict(zip(wanted, map(np.asarray, arrays), strict=True))
-        device = f"ONNX Runtime {onnxruntime.__version__}, one thread"
-        band = min(times[1:]), max(times[1:])
-        return Measurement(self.name, device, "measured", outputs, outputs, band, "measured", f"{self.repeats} runs")
+    def run(self, artifact: Path, inputs: Mapping[str, np.ndarray]) -> Measurement:
+        """Run the model a few times."""
+        return timing.run(self, artifact, inputs)
 
 
-RUNNER: Runner = Reference()
+def reference(model: Path, samples: Iterable[Feeds]) -> Iterator[dict[str, Array]]:
+    """Outputs of each sample of a model as it is written, with every optimisation off.
+
+    Raises:
+        MachineError: ONNX Runtime is not installed.
+        ModelError: It cannot run the model.
+    """
+    session = Model(model, optimise=False)
+    for feeds in samples:
+        yield session.run(feeds)
+
+
+RUNNER: Runner = OnnxRuntime()

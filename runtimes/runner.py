@@ -9,7 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Measurement", "Runner"]
+__all__ = ["Layer", "Measurement", "Runner", "Session"]
+
+Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Measurement:
     Attributes:
         runner: Name of the runner.
         device: What it ran on, in words.
-        kind: "measured" (time on real hardware) or "emulated" (exact instruction counts, no time).
+        kind: "measured" (time on real hardware), "emulated" (exact instruction counts, no time) or "evaluated" (outputs
+            only).
         outputs: Output arrays as real values, by name.
         raw: The same as the integers that the program wrote; floats where it computes in floats.
         latency_ms: Lowest and highest latency in milliseconds: of the repeats if measured, a band if estimated.
@@ -49,12 +52,51 @@ class Measurement:
     regions: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Time of one operator of a file as its runtime executes it, in milliseconds: the median over the runs."""
+
+    name: str
+    kind: str
+    ms: float
+
+
+class Session(Protocol):
+    """An artifact that is loaded and can run again and again."""
+
+    @property
+    def device(self) -> str:
+        """What it runs on, in words, with the runtime's version."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name, as the artifact writes them, of inputs as it takes them.
+
+        Raises:
+            ModelError: The runtime cannot run the file.
+            MachineError: The device is gone.
+        """
+
+    def layers(self, inputs: Mapping[str, Array], runs: int) -> tuple[Layer, ...]:
+        """Time by operator, in order of execution; empty where the runtime does not tell."""
+
+    def close(self) -> None:
+        """Give back what the runtime holds."""
+
+
 class Runner(Protocol):
     """Runs artifacts of one kind; a file in this folder that offers one as `RUNNER` is all it takes."""
 
     @property
     def name(self) -> str:
         """How the command line calls it."""
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The back ends whose artifacts it takes."""
+
+    @property
+    def kind(self) -> str:
+        """What its figures are worth: "measured", "emulated", or "evaluated" (outputs only, no cost)."""
 
     def why_not(self) -> str | None:
         """Why it cannot run on this computer and what to install; None when it can."""
@@ -65,4 +107,13 @@ class Runner(Protocol):
         Args:
             artifact: The folder (or file) a back end wrote.
             inputs: Arrays by input name, as real values, or already as the integers the artifact takes.
+        """
+
+    def open(self, artifact: Path) -> Session:
+        """Load an artifact's folder, or a bare file of the format.
+
+        Raises:
+            UsageError: It is no artifact of a back end that this runner takes.
+            ModelError: The runtime refuses the file.
+            MachineError: Something is missing on this computer, or the device is.
         """

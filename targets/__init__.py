@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,10 @@ class Reserve:
 
 @dataclass(frozen=True)
 class Target:
-    """A device that models are compiled for. A target without regions (the host) has no budgets: they are None."""
+    """A device that models are compiled for. A target without regions (the host) has no budgets: they are None.
+
+    `format` holds what the target's back end needs to know of it, such as the oldest system a package has to run on.
+    """
 
     name: str
     title: str
@@ -81,6 +84,7 @@ class Target:
     regions: tuple[Region, ...] = ()
     reserve: Reserve = Reserve()
     latency: Latency | None = None
+    format: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def region(self, name: str) -> Region:
         """The region of that name; raises `TargetError` for an unknown one."""
@@ -155,7 +159,7 @@ def _read(path: Path) -> Target:
 
 def _target(name: str, table: Mapping[str, Any]) -> Target:
     """Build and check one target from its parsed file."""
-    known = {"title", "backend", "clock_hz", "core", "region", "reserve", "latency"}
+    known = {"title", "backend", "clock_hz", "core", "region", "reserve", "latency", "format"}
     if unknown := sorted(set(table) - known):
         raise TargetError(f"{name}.toml: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     try:
@@ -166,6 +170,7 @@ def _target(name: str, table: Mapping[str, Any]) -> Target:
         target = Target(
             name, table["title"], table["backend"], table.get("clock_hz", 0), Core(**core), regions,
             Reserve(**table.get("reserve", {})), Latency(**table["latency"]) if "latency" in table else None,
+            dict(table.get("format", {})),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise TargetError(f"{name}.toml: {error}") from error

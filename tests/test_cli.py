@@ -178,6 +178,21 @@ def test_no_compiler(tiny, typical, tmp_path, monkeypatch):
     assert not (tmp_path / "deep").exists()
 
 
+def test_a_file_answers_with_its_own_documented_keys(tiny, typical, tmp_path):
+    arguments = ("compile", tiny, "--target", "onnx", "--calibration", typical, "-o", tmp_path / "out")
+    found = answer(*arguments)
+    assert set(found) == documented("compile to a file")
+    assert set(found["file"]) == {"name", "bytes", "operators"}
+    assert set(found["cost"]) == {"macs", "parameters", "unit", "layers"}
+    printed = call(*arguments).stdout
+    assert "model.onnx" in printed and "Gemm" in printed and "RAM" not in printed and "flash" not in printed
+    ran = answer("run", tmp_path / "out", "--on", "ort", "--runs", "3", "--check")
+    assert set(ran) == documented("run")
+    assert (ran["kind"], ran["samples"], ran["equal"], ran["against"]) == ("measured", 3, 3, "reference")
+    assert "ort" in failure(2, "run", tmp_path / "out", "--on", "emulator")["do"]
+    assert "no RAM budget" in failure(2, *arguments, "--ram", "256K")["what"]
+
+
 @pytest.mark.compiler
 @pytest.mark.emulator
 def test_compile_and_run_answer_with_documented_keys(tiny, typical, tmp_path, monkeypatch):

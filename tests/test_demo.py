@@ -13,7 +13,7 @@ from edgesmith.driver import feeds
 from edgesmith.ir import interpret
 from edgesmith.ir.passes.pipelines import run_pipeline
 from edgesmith.ir.passes.quantise import QuantOptions, convert
-from edgesmith.runtimes import series
+from edgesmith.runtimes import ort
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_integers_lose_less_than_a_point_on_all_committed_pictures(fashion, stre
         pictures, labels, typical = data["images"], data["labels"], data["calibration"]
     graph = edgesmith.load(fashion / "model.onnx")
     given, seen = (feeds.samples(images, feeds.inputs_of(graph), "images") for images in (pictures, typical))
-    exact = np.stack([next(iter(out.values())) for out in series.onnx(fashion / "model.onnx", given)])
+    exact = np.stack([next(iter(out.values())) for out in ort.reference(fashion / "model.onnx", given)])
     run_pipeline(graph)
     made = convert(graph, np.concatenate([each["image"] for each in seen]), QuantOptions(stream=stream))
     found = np.stack([interpret.run(made.graph, made.feeds(each))["logits"] for each in given])

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import edgesmith
+from edgesmith import runtimes
 from edgesmith.cli import console
 from edgesmith.driver import execution
 from edgesmith.ir.errors import InternalError
 from edgesmith.lowering import artifact as artifacts
 from edgesmith.lowering.c import lower
 from edgesmith.lowering.c.constants import literal
-from edgesmith.runtimes import divergence, series
+from edgesmith.runtimes import divergence, host, series
 
 pytestmark = [pytest.mark.compiler, pytest.mark.emulator]
 RUNNERS = ["host", "emulator"]
@@ -97,6 +98,7 @@ def test_one_s_own_inputs_are_followed_on_both_machines(sample, fashion, tmp_pat
     step = weighty(sample)[1]
     wrong, real = tampered(sample, step, tmp_path / "tampered"), series.program
     monkeypatch.setattr(series, "program", lambda on, folder: real(on, sample.folder if on == "host" else folder))
+    monkeypatch.setattr(type(runtimes.load("host")), "open", lambda self, folder: host.Loaded(sample.folder))
     images = np.load(fashion / "images.npz")["images"][5:6]
     outcome = edgesmith.run(wrong, on="emulator", inputs=images, check=True)
     assert (outcome.equal, outcome.against, outcome.divergence.step) == (0, "host", step)

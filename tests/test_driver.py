@@ -10,7 +10,7 @@ from onnx import save
 
 import edgesmith
 from edgesmith import targets
-from edgesmith.driver import execution, stages
+from edgesmith.driver import execution, front, library
 from edgesmith.ir import interpret
 from edgesmith.ir.errors import BudgetError, InternalError, MachineError, ModelError, UsageError
 
@@ -114,7 +114,7 @@ def test_sizes_may_be_bound_by_the_caller(networks, typical, tmp_path):
 
 def test_noise_is_called_noise(tiny, tmp_path):
     found = edgesmith.compile(tiny, "host", out=tmp_path / "out")
-    assert found.manifest["calibration"] == {"source": "noise", "samples": stages.NOISE_SAMPLES}
+    assert found.manifest["calibration"] == {"source": "noise", "samples": front.NOISE_SAMPLES}
     assert "accuracy is unknown" in found.report.read_text(encoding="utf-8")
 
 
@@ -192,12 +192,12 @@ def test_memory_other_than_planned_is_no_artifact(tiny, typical, tmp_path, monke
 def test_stack_counts_against_the_budget(compiled, tiny, typical, tmp_path):
     arena, total = compiled.memory["arena_bytes"], compiled.memory["total"]
     enough = edgesmith.compile(
-        tiny, TARGET, out=tmp_path / "fits", calibration=typical, ram=arena + stages.STACK_ALLOWANCE
+        tiny, TARGET, out=tmp_path / "fits", calibration=typical, ram=arena + library.STACK_ALLOWANCE
     )
     assert enough.memory["total"] == total
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch, pytest.raises(BudgetError, match=r"bytes of RAM .* more than the budget"):
-        patch.setattr(stages, "STACK_ALLOWANCE", 0)
+        patch.setattr(library, "STACK_ALLOWANCE", 0)
         edgesmith.compile(tiny, TARGET, out=tmp_path / "deep" / "out", calibration=typical, ram=total - 1)
     assert not (tmp_path / "deep").exists()
 

@@ -37,7 +37,7 @@ ALLOWED = {
 HOMES = {
     "google": ("frontend/",),
     "onnx": ("frontend/", "lowering/onnx/", "runtimes/ort.py"),
-    "onnxruntime": ("frontend/", "runtimes/ort.py", "runtimes/series.py"),
+    "onnxruntime": ("frontend/", "runtimes/ort.py"),
     "unicorn": ("runtimes/",),
     "elftools": ("runtimes/",),
     "capstone": ("runtimes/",),
@@ -47,7 +47,7 @@ HOMES = {
     "rich": ("cli/console.py",),
     "coremltools": ("lowering/coreml/", "runtimes/coreml.py"),
     "tvm": ("lowering/tvm/", "runtimes/tvm.py"),
-    "ai_edge_litert": ("lowering/tflite/", "runtimes/litert.py"),
+    "ai_edge_litert": ("lowering/tflite/", "runtimes/litert"),
     "torch": ("nas/",),
     "networkx": ("ir/",),
     "ortools": ("ir/",),

@@ -22,7 +22,7 @@ from edgesmith.ir.ops.shape import Gather
 from edgesmith.ir.passes.pipelines import FLOAT_ONNX, run_pipeline
 from edgesmith.lowering.onnx.spellings import SPELLINGS
 from edgesmith.lowering.onnx.write import OPSETS, check, write
-from edgesmith.runtimes import series
+from edgesmith.runtimes import ort
 
 FAMILIES = ("activation", "attention", "conv", "elementwise", "linear", "norm", "pool", "shape")
 FLOAT = {name: cls for name, cls in registry().items() if cls.__module__.rsplit(".", 1)[1] in FAMILIES}
@@ -55,7 +55,7 @@ def one_op(op, arrays, constant):
 def in_onnx_runtime(model, feeds, folder):
     path = folder / "written.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return next(series.onnx(path, [feeds]))
+    return next(ort.reference(path, [feeds]))
 
 
 def agree(actual, expected, share=1e-5):
@@ -210,7 +210,7 @@ def test_a_simplified_model_gives_the_source_s_numbers(models, opset, tmp_path):
         assert len(model.graph.node) < len(source.graph.node) or path.stem == "pixels"
         draw = np.random.default_rng(1)
         feeds = {value.name: draw.standard_normal(value.shape).astype(np.float32) for value in graph.inputs}
-        agree(in_onnx_runtime(model, feeds, tmp_path), next(series.onnx(path, [feeds])))
+        agree(in_onnx_runtime(model, feeds, tmp_path), next(ort.reference(path, [feeds])))
 
 
 def test_same_graph_same_bytes(models):

@@ -14,13 +14,13 @@ LAYERS = 24
 """Rows of the table of layers; the rest is summed up in one."""
 
 
-def render(manifest: Mapping[str, Any], device: Target, picture: str) -> str:
+def render(manifest: Mapping[str, Any], device: Target, picture: str = "") -> str:
     """The page.
 
     Args:
         manifest: What `manifest.json` will say.
         device: The target it speaks of.
-        picture: An SVG element of memory over time.
+        picture: An SVG element of memory over time; without, the page says nothing of memory.
     """
     import jinja2
 
@@ -30,17 +30,17 @@ def render(manifest: Mapping[str, Any], device: Target, picture: str) -> str:
     environment.filters.update(size=size, count=lambda value: f"{value:,}")
     template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     return template.render(
-        **{key: manifest[key] for key in KEYS},
+        **{key: manifest.get(key) for key in KEYS},
         device=device,
         picture=picture,
-        budgets=_budgets(manifest),
+        budgets=_budgets(manifest) if picture else [],
         layers=_layers(manifest["cost"]["layers"]),
     )
 
 
 KEYS = (
     "name", "dtype", "stream", "notes", "calibration", "inputs", "outputs", "memory", "flash", "columns", "cost",
-    "verification", "versions",
+    "verification", "versions", "file",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import edgesmith
 from edgesmith.cli import console
 from edgesmith.driver import feeds
-from edgesmith.runtimes import series
+from edgesmith.runtimes import ort
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "build" / "demo"
@@ -26,7 +26,7 @@ def float_scores(model: Path, images: np.ndarray) -> np.ndarray:
     """What the ONNX model itself says, in ONNX Runtime: [N, 10]."""
     inputs = feeds.inputs_of(edgesmith.load(model))
     given = feeds.samples(images, inputs, "images")
-    return np.concatenate([next(iter(outputs.values())) for outputs in series.onnx(model, given)])
+    return np.concatenate([next(iter(outputs.values())) for outputs in ort.reference(model, given)])
 
 
 def say(artifact: edgesmith.Artifact, outcome: Any, float_right: float, right: float) -> None:

@@ -11,7 +11,7 @@ from edgesmith import frontend
 from edgesmith.ir.cost import cost
 from edgesmith.ir.passes.pipelines import FLOAT_ONNX, run_pipeline
 from edgesmith.lowering.onnx.write import write
-from edgesmith.runtimes import series
+from edgesmith.runtimes import ort
 
 pytestmark = [pytest.mark.corpus, pytest.mark.slow]
 
@@ -45,7 +45,7 @@ def test_written_models_are_lean_and_give_the_source_s_numbers(name: str, tmp_pa
     assert not DEBRIS & set(counts)
 
     feeds = {graph.inputs[0].name: case.x}
-    (ours,), (theirs,) = (next(series.onnx(file, [feeds])).values() for file in (path, case.model))
+    (ours,), (theirs,) = (next(ort.reference(file, [feeds])).values() for file in (path, case.model))
     # In single precision the source itself is off by `fp32_noise`; merged branches round elsewhere.
     assert relative_difference(ours, theirs) < max(1e-5, 2 * case.record["fp32_noise"])
     assert cost(frontend.load(path)) == cost(graph)

@@ -1,0 +1,82 @@
+"""The first stages, the same for every back end: read a model, recognise its operators, simplify it exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import figures
+from .choices import Choices
+from .feeds import Input, Source, inputs_of, samples, synthetic
+from .ladder import Ladder
+
+if TYPE_CHECKING:
+    from ..ir.graph import Graph
+    from ..ir.passes.base import Pass
+    from ..targets import Target
+
+__all__ = ["NOISE_SAMPLES", "REFERENCE_SAMPLES", "Front", "Progress", "Shapes"]
+
+Progress = Callable[[str], None]
+Shapes = Mapping[str, tuple[int, ...]]
+
+NOISE_SAMPLES = 8
+REFERENCE_SAMPLES = 64
+LOOK_MACS, LOOK_SAMPLES = 400_000_000, 16
+"""What one rung of numpy may cost decides how many samples it sees, LOOK_SAMPLES at most."""
+
+
+@dataclass
+class Front:
+    """One compile on its way: each stage leaves its result here for the next; a back end's own stages follow."""
+
+    device: Target
+    choices: Choices
+    say: Progress
+    own_target: Path | None = None
+    ladder: Ladder = field(default_factory=Ladder)
+
+    def read(self, model: str | PathLike[str] | Graph, shapes: Shapes, calibration: Source | None) -> None:
+        """Import the model and the data; ONNX Runtime's outputs are what everything later is held against."""
+        from .. import frontend
+        from ..ir.graph import Graph
+        from ..runtimes import ort
+
+        self.say("read the model")
+        path = None if isinstance(model, Graph) else Path(model)
+        self.graph = model.copy() if isinstance(model, Graph) else frontend.imported(model, shapes)
+        self.name = path.stem if path else self.graph.name
+        self.origin = figures.origin(path)
+        self.inputs: list[Input] = inputs_of(self.graph)
+        self.noise = calibration is None
+        if calibration is None:
+            self.data = synthetic(self.inputs, NOISE_SAMPLES)
+        else:
+            self.data = samples(calibration, self.inputs, "calibration")
+        self.looks = self.data[: figures.looks(self.graph, LOOK_MACS, LOOK_SAMPLES)]
+        if path is not None:
+            self.say("run it in ONNX Runtime")
+            self.ladder.climb("ONNX Runtime", list(ort.reference(path, self.data[:REFERENCE_SAMPLES])))
+        self._look("imported graph" if path else "graph as given")
+
+    def simplify(self, passes: Sequence[Pass]) -> None:
+        """Recognise operators, then apply exact passes; each that changes something is a rung."""
+        from .. import frontend
+        from ..ir.passes.pipelines import run_pipeline
+
+        self.say("recognise operators")
+        frontend.recognised(self.graph)
+        self._look("recognised operators")
+        self.say("apply exact passes")
+        run_pipeline(self.graph, passes, on_step=self._passed)
+
+    def _passed(self, done: Pass, rewrites: int, graph: Graph) -> None:
+        self._look(f"{done.name} ({rewrites})")
+
+    def _look(self, rung: str) -> None:
+        from ..ir.interpret import run
+
+        self.ladder.climb(rung, [run(self.graph, feeds) for feeds in self.looks])

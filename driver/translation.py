@@ -1,0 +1,137 @@
+"""The stages of a back end that translates: one file in its format, run by its runner, held against the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..ir.errors import InternalError, MachineError
+from . import figures
+from .agreement import Agreement, relative_error
+from .execution import real, save_vectors
+from .front import REFERENCE_SAMPLES, Front
+
+if TYPE_CHECKING:
+    from ..lowering import Written
+    from ..lowering.artifact import Artifact
+
+__all__ = ["Translation"]
+
+ROUNDING, LEAST_TOLERANCE = 4, 1e-4
+"""Float32 in another order, with another exponential: this many times the error of one order, and never below this."""
+
+BOUNDS = {"float16": 0.999, "dynamic": 0.95, "int8": 0.99}
+"""Least cosine with the reference of an output computed in other numbers. That reference already rounds to int8 where
+the graph says so; the integers of dynamic ranges it does not know, so that bound also holds their loss."""
+
+POOR_COSINE = 0.99
+"""Below this cosine with the float outputs on the data given, a compile says that it lost too much."""
+
+
+@dataclass(kw_only=True)
+class Translation(Front):
+    """A compile to one file."""
+
+    def finish(self, place: Path) -> Artifact:
+        """Simplify, write the file in a folder of its own, judge it, and only then put it where it belongs."""
+        from .. import lowering
+        from ..lowering import artifact
+        from .report import render
+
+        self.backend = lowering.load(self.device.backend)
+        if missing := self.backend.why_not():
+            raise MachineError(f"the {self.backend.name} back end lacks a package", do=missing)
+        self.simplify(self.backend.passes(self.choices.dtype))
+        self.quantise()
+        self._reference()
+        with artifact.staging(place) as folder:
+            file = folder / self.backend.file
+            self.say(f"write {file.name}")
+            written = self.backend.write(self._job(), file)
+            save_vectors(folder, self.looks, self.wanted)
+            if self.own_target is not None:
+                (folder / self.own_target.name).write_bytes(self.own_target.read_bytes())
+            if self.choices.check:
+                self._verify(file)
+            manifest = self._manifest(file, written)
+            (folder / "report.html").write_text(render(manifest, self.device), encoding="utf-8")
+            artifact.seal(folder, manifest)
+        return artifact.load(place)
+
+    def quantise(self) -> None:
+        """Put pairs of Quantize and Dequantize where int8 arithmetic shall be."""
+        self.notes: tuple[str, ...] = ()
+
+    def _job(self) -> Any:
+        from ..lowering import Job
+
+        return Job(self.graph.copy(), self.device, self.choices.dtype, self.choices.options, {})
+
+    def _reference(self) -> None:
+        """What the graph that is written computes, and how close the file must come."""
+        from ..ir.interpret import run
+
+        self.say("run the reference")
+        ports = (*self.graph.inputs, *self.graph.outputs)
+        layouts = {value.name: tuple(range(value.type.rank)) for value in ports}
+        self.takes = figures.tensors(self.graph.inputs, layouts)
+        self.gives = figures.tensors(self.graph.outputs, layouts)
+        self.wanted = [run(self.graph, feeds) for feeds in self.looks]
+        if self.choices.dtype == "float32":
+            noise = relative_error(self.wanted[0], run(self.graph, self.looks[0], "float64"))
+            self.agreement = Agreement(error=max(LEAST_TOLERANCE, ROUNDING * noise))
+        else:
+            self.agreement = Agreement(cosine=BOUNDS[self.choices.dtype])
+        rung = "int8 reference" if self.choices.dtype == "int8" else "float32 reference"
+        self.ladder.climb(rung, [real(each, self.gives) for each in self.wanted])
+
+    def _verify(self, file: Path) -> None:
+        """Run the file; it must give what the reference gives."""
+        from .. import runtimes
+
+        runner = runtimes.load(self.backend.runner)
+        if missing := runner.why_not():
+            raise MachineError(f"{file.name} cannot be checked here", why=missing, do="install it, or give --no-check")
+        self.say(f"run {file.name} on {runner.name}")
+        samples = self.looks if runner.kind == "evaluated" else self.data[:REFERENCE_SAMPLES]
+        session = runner.open(file)
+        try:
+            outputs = [session.run(feeds) for feeds in samples]
+        finally:
+            session.close()
+        rung = self.ladder.climb(f"{file.name} on {runner.name}", outputs)
+        if not all(self.agreement.holds(one, other) for one, other in zip(outputs, self.wanted, strict=False)):
+            why = f"error {rung.max_error:.2e}, cosine {rung.cosine:.6f}, where the bound is {self.agreement.text}"
+            raise InternalError(f"{file.name} does not compute what the reference does", where=[self.name], why=why)
+
+    def _manifest(self, file: Path, written: Written) -> dict[str, Any]:
+        """All that is known of the file; nothing of memory or instructions, which depend on what runs it."""
+        sizes = [each.stat().st_size for each in ([file] if file.is_file() else file.rglob("*")) if each.is_file()]
+        return {
+            "name": self.name,
+            "backend": self.device.backend,
+            "target": self.device.name,
+            "target_file": self.own_target.name if self.own_target else None,
+            "inputs": self.takes,
+            "outputs": self.gives,
+            "model": {**self.origin, "inputs": [each.json() for each in self.inputs]},
+            "dtype": self.choices.dtype,
+            "options": dict(self.choices.options),
+            "calibration": {"source": "noise" if self.noise else "data", "samples": len(self.data)},
+            "file": {"name": file.name, "bytes": sum(sizes), "operators": dict(written.operators)},
+            "agreement": self.agreement.json(),
+            "cost": figures.work(self.graph),
+            "verification": self.ladder.json(),
+            "notes": [*self.notes, *written.notes, *self._poor()],
+            "details": dict(written.details),
+            "versions": figures.versions(),
+        }
+
+    def _poor(self) -> list[str]:
+        """Whether small numbers cost too much."""
+        last = self.ladder.rungs[-1].cosine
+        if self.choices.dtype == "float32" or last is None or last >= POOR_COSINE:
+            return []
+        advice = "give typical --calibration data, another --observer, or --dtype float32"
+        return [f"{self.choices.dtype} loses much of this model: cosine {last:.4f} with the float outputs; {advice}"]
