@@ -23,6 +23,7 @@ NEEDS = {
     "compiler": ("ziglang",),
     "emulator": ("ziglang", "unicorn", "elftools"),
     "corpus": ("torch", "timm", "onnxscript"),
+    "tflite": ("ai_edge_litert", "flatbuffers"),
 }
 """Which packages the tests of a marker need."""
 
