@@ -90,17 +90,27 @@ def inputs_of(graph: Graph) -> list[Input]:
     """Inputs of an imported graph, with the normalisation in its metadata (`edgesmith.mean`, `edgesmith.std`).
 
     Raises:
-        ModelError: An input's first axis is not one sample, or the normalisation makes no sense.
+        ModelError: The normalisation makes no sense, or an input is a single number.
+    """
+    if single := [value.name for value in graph.inputs if not value.shape]:
+        raise ModelError("an input without axes has no place for samples", where=single, do="export it with a batch axis")
+    mean, std = (_numbers(graph.metadata.get(f"edgesmith.{key}", "")) for key in ("mean", "std"))
+    if any(value <= 0 for value in std):
+        raise ModelError("the model's metadata edgesmith.std is not positive", where=[str(std)])
+    return [Input(value.name, value.shape, mean, std) for value in graph.inputs]
+
+
+def check_batch(graph: Graph) -> None:
+    """Refuse inputs whose first axis is not one sample.
+
+    Raises:
+        ModelError: Names them.
     """
     many = [value for value in graph.inputs if value.shape[:1] != (1,)]
     if many:
         why = ", ".join(f"'{value.name}' is {value.shape}" for value in many)
         do = "export it with batch 1, or with a symbolic batch axis"
         raise ModelError("the model takes more than one sample at a time", where=[v.name for v in many], why=why, do=do)
-    mean, std = (_numbers(graph.metadata.get(f"edgesmith.{key}", "")) for key in ("mean", "std"))
-    if any(value <= 0 for value in std):
-        raise ModelError("the model's metadata edgesmith.std is not positive", where=[str(std)])
-    return [Input(value.name, value.shape, mean, std) for value in graph.inputs]
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -156,5 +166,5 @@ def synthetic(inputs: Sequence[Input], count: int) -> list[dict[str, Array]]:
     """Smooth noise, the same every time: it shows that things run, and says nothing about accuracy."""
     from ..ir.passes.quantise.calibrate import synthetic as noise
 
-    columns = [noise(each.shape, count) for each in inputs]
-    return [{each.name: column[i : i + 1] for each, column in zip(inputs, columns, strict=True)} for i in range(count)]
+    columns = [noise(each.shape, count * each.shape[0]).reshape(-1, *each.shape) for each in inputs]
+    return [{each.name: column[i] for each, column in zip(inputs, columns, strict=True)} for i in range(count)]

@@ -48,6 +48,7 @@ class Front:
         self.say("read the model")
         path = None if isinstance(model, Graph) else Path(model)
         self.graph = model.copy() if isinstance(model, Graph) else frontend.imported(model, shapes)
+        self.admit()
         self.name = path.stem if path else self.graph.name
         self.origin = figures.origin(path)
         self.inputs: list[Input] = inputs_of(self.graph)
@@ -61,6 +62,9 @@ class Front:
             self.say("run it in ONNX Runtime")
             self.ladder.climb("ONNX Runtime", list(ort.reference(path, self.data[:REFERENCE_SAMPLES])))
         self._look("imported graph" if path else "graph as given")
+
+    def admit(self) -> None:
+        """Refuse a model that the back end cannot take in any form, before anything else is done."""
 
     def simplify(self, passes: Sequence[Pass]) -> None:
         """Recognise operators, then apply exact passes; each that changes something is a rung."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.errors import ModelError
 from ..ir.graph import Array
 
 __all__ = ["Ladder", "Rung", "cosine", "top1"]
@@ -48,7 +49,14 @@ class Ladder:
     rungs: list[Rung] = field(default_factory=list)
 
     def climb(self, rung: str, outputs: Outputs, equal: bool | None = None) -> Rung:
-        """Compare real outputs (a mapping a sample) with the reference's for as many samples as there are."""
+        """Compare real outputs (a mapping a sample) with the reference's for as many samples as there are.
+
+        Raises:
+            ModelError: An output is NaN or infinite: nothing can be compared with it.
+        """
+        if broken := sorted({name for one in outputs for name, array in one.items() if not np.isfinite(array).all()}):
+            do = "check the weights and the normalisation of the inputs, or choose wider numbers with --dtype"
+            raise ModelError("outputs are NaN or infinite on the data given", where=broken, why=f"in: {rung}", do=do)
         if not self.rungs:
             self.reference = outputs
             self.rungs.append(Rung(rung, len(outputs)))

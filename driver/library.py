@@ -15,6 +15,7 @@ from ..ir.errors import BudgetError, InternalError, UsageError
 from . import figures
 from .agreement import PROGRAM
 from .execution import quantised, real, runner, save_vectors
+from .feeds import check_batch
 from .front import REFERENCE_SAMPLES, Front
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class Library(Front):
     """A compile to a C library: from the simplified graph over integers and a memory plan to a program."""
 
     budget: int | None
+
+    def admit(self) -> None:
+        """A library runs one inference on one sample."""
+        check_batch(self.graph)
 
     def finish(self, place: Path) -> Artifact:
         """All stages after reading, in order."""

@@ -13,7 +13,7 @@ from .execution import real, save_vectors
 from .front import REFERENCE_SAMPLES, Front
 
 if TYPE_CHECKING:
-    from ..lowering import Written
+    from ..lowering import Job, Written
     from ..lowering.artifact import Artifact
 
 __all__ = ["Translation"]
@@ -61,12 +61,26 @@ class Translation(Front):
 
     def quantise(self) -> None:
         """Put pairs of Quantize and Dequantize where int8 arithmetic shall be."""
-        self.notes: tuple[str, ...] = ()
+        from ..ir.passes.quantise.observe import observe
+        from ..ir.passes.quantise.qdq import QdqOptions, quantise_operands
 
-    def _job(self) -> Any:
+        self.kept: dict[str, str] = {}
+        if self.choices.dtype != "int8":
+            return
+        self.say("calibrate")
+        seen = observe(self.graph, self.data)
+        self.say("quantise")
+        options = QdqOptions(observer=self.choices.options["observer"])
+        self.kept = quantise_operands(self.graph, seen, options).kept
+
+    def _job(self) -> Job:
+        """What the back end is given."""
+        from ..ir.passes.quantise.observe import ranges
         from ..lowering import Job
 
-        return Job(self.graph.copy(), self.device, self.choices.dtype, self.choices.options, {})
+        narrow = self.choices.dtype == "float16"
+        seen = ranges(self.graph, self.looks) if narrow else {}
+        return Job(self.graph.copy(), self.device, self.choices.dtype, self.choices.options, seen)
 
     def _reference(self) -> None:
         """What the graph that is written computes, and how close the file must come."""
@@ -123,8 +137,8 @@ class Translation(Front):
             "agreement": self.agreement.json(),
             "cost": figures.work(self.graph),
             "verification": self.ladder.json(),
-            "notes": [*self.notes, *written.notes, *self._poor()],
-            "details": dict(written.details),
+            "notes": [*written.notes, *self._poor()],
+            "details": {"kept": self.kept, **written.details} if self.kept else dict(written.details),
             "versions": figures.versions(),
         }
 

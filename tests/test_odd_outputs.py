@@ -64,4 +64,7 @@ def test_weights_that_overflow_when_folded_are_refused(tmp_path):
     nodes = [("MatMul", ["x", "w"], ["m"], {}), ("Mul", ["m", "s"], ["y"], {})]
     model = onnx_model(tmp_path, nodes, [("y", SHAPE)], (large, ("s", np.float32(1e30).reshape(()))))
     with pytest.raises(ModelError, match="overflows"):
+        edgesmith.compile(model, "host", out=tmp_path / "out", calibration=np.zeros(SHAPE, np.float32))
+    with pytest.raises(ModelError, match="NaN or infinite") as refused:
         edgesmith.compile(model, "host", out=tmp_path / "out")
+    assert refused.value.where == ("y",) and "ONNX Runtime" in refused.value.why
