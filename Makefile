@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo    compile the sample for a microcontroller and run it there, in an emulator"
-	@echo "make test    style, types and every test (installs PyTorch first: large)"
+	@echo "make test    style, types and every test (installs PyTorch and every back end first: large)"
 	@echo "make lint    style and types only"
 	@echo "make bench   measure this revision"
 	@echo "make clean   remove what these made, the virtual environment too"
@@ -46,8 +46,8 @@ $(VENV)/.installed: pyproject.toml setup.py | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-train: pyproject.toml setup.py | $(BIN)/python
-	@echo "Installing what the tests need, PyTorch among it (several GB, once) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,train]'
+	@echo "Installing what the tests need, PyTorch and every back end among it (several GB, once) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,train,coreml,tflite,tvm]'
 	touch $(VENV)/.installed $@
 
 clean:

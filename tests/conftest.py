@@ -23,6 +23,8 @@ NEEDS = {
     "compiler": ("ziglang",),
     "emulator": ("ziglang", "unicorn", "elftools"),
     "corpus": ("torch", "timm", "onnxscript"),
+    "coreml": ("coremltools",),
+    "tvm": ("tvm",),
     "tflite": ("ai_edge_litert", "flatbuffers"),
 }
 """Which packages the tests of a marker need."""
