@@ -48,6 +48,7 @@ HOMES = {
     "coremltools": ("lowering/coreml/", "runtimes/coreml.py"),
     "tvm": ("lowering/tvm/", "runtimes/tvm.py"),
     "ai_edge_litert": ("lowering/tflite/", "runtimes/litert"),
+    "flatbuffers": ("lowering/tflite/",),
     "torch": ("nas/",),
     "networkx": ("ir/",),
     "ortools": ("ir/",),

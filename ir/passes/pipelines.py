@@ -55,6 +55,9 @@ FLOAT_C: tuple[Pass, ...] = (
 FLOAT_ONNX: tuple[Pass, ...] = tuple(each for each in EXACT if not isinstance(each, FoldAffineNorm | NormToRmsnorm))
 """What makes a float graph lean where a norm is one operator that takes a scale and a shift at no cost, as in ONNX."""
 
+FLOAT_TFLITE: tuple[Pass, ...] = EXACT
+"""What makes a float graph lean where a norm is several operators, as in TFLite: affine parts are folded, means vanish."""
+
 ROUNDS = 8
 TOLERANCE = 1e-5
 

@@ -1,0 +1,58 @@
+"""The TFLite back end: one flatbuffer of builtin operators that XNNPACK runs, written without TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...ir.errors import MachineError
+from .. import Backend, Job, Option, Written
+
+if TYPE_CHECKING:
+    from ...ir.passes.base import Pass
+
+__all__ = ["BACKEND", "Tflite"]
+
+NEEDS = ("ai_edge_litert", "flatbuffers")
+
+
+@dataclass(frozen=True)
+class Tflite:
+    """One `.tflite` file."""
+
+    name: str = "tflite"
+    file: str = "model.tflite"
+    runner: str = "litert"
+    dtypes: tuple[str, ...] = ("float32", "float16", "dynamic", "int8")
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """The order of an image's axes, which every other runtime of this format expects channels last."""
+        return {"input_layout": Option("nchw", ("nchw", "nhwc"), "Order of the axes of image inputs.")}
+
+    def why_not(self) -> str | None:
+        """The extra that brings the schema."""
+        missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+        return "pip install edgesmith[tflite]" if missing else None
+
+    def passes(self, dtype: str) -> Sequence[Pass]:
+        """Those that make norms short: they are several operators here."""
+        from ...ir.passes.pipelines import FLOAT_TFLITE
+
+        return FLOAT_TFLITE
+
+    def write(self, job: Job, path: Path) -> Written:
+        """Write the model; see `lowering.Backend`."""
+        if how := self.why_not():
+            raise MachineError("TFLite models cannot be written on this computer", do=how)
+        from .write import write
+
+        model = write(job.graph, job.dtype, job.options["input_layout"])
+        path.write_bytes(model.data)
+        return Written(model.operators, model.notes, model.details)
+
+
+BACKEND: Backend = Tflite()

@@ -1,0 +1,112 @@
+"""From a float graph to a TFLite file: units, layouts, operators, bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...ir.errors import Unsupported
+from ...ir.graph import Graph
+from ...ir.passes.quantise.channels_last import IMAGE, Layout, plain
+from .expand import expand
+from .flatbuffer import File, Tensor
+from .layout import Plan, assign
+from .site import FormError, Site
+from .spellings import SPELLINGS
+from .store import Store
+from .units import Unit, units
+
+__all__ = ["Model", "write"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A written model: its bytes, how often each operator stands in it, and what the layouts cost."""
+
+    data: bytes
+    operators: Mapping[str, int]
+    details: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def write(graph: Graph, dtype: str = "float32", input_layout: str = "nchw") -> Model:
+    """The graph as a TFLite model; the same graph gives the same bytes.
+
+    Args:
+        graph: Float ops; Attention and PatchEmbed are taken apart in it.
+        dtype: "float32", "float16" (weights) or "dynamic" (int8 weights of products).
+        input_layout: "nhwc" lets the caller give images with their channels last.
+
+    Raises:
+        Unsupported: Ops, or forms of them, without a spelling: all are named.
+        ModelError: The weights are larger than a file may be.
+    """
+    expand(graph)
+    found = units(graph)
+    _require_known(graph, found)
+    ports = {value: IMAGE for value in graph.inputs if input_layout == "nhwc" and value.type.rank == 4}
+    plan = assign(graph, found, ports)
+    file = File(graph.name)
+    store = Store(file, dtype)
+    inputs = []
+    for value in graph.inputs:
+        layout = ports.get(value, plain(value.type.rank))
+        store.settle(value, layout, store.input(value, layout))
+        inputs.append((value.name, store.get(value, layout)))
+    _spell(found, plan, file, store)
+    outputs = _outputs(graph, store, {tensor for _, tensor in inputs})
+    data = file.pack(inputs, outputs)
+    details = {
+        "transposes": file.counts["TRANSPOSE"],
+        "transposed_bytes": store.bytes_moved,
+        "layout_optimal": plan.optimal,
+    }
+    return Model(data, dict(sorted(file.counts.items())), details)
+
+
+def _require_known(graph: Graph, found: list[Unit]) -> None:
+    unknown = [unit for unit in found if type(unit.op) not in SPELLINGS]
+    if unknown:
+        kinds = sorted({type(unit.op).__name__ for unit in unknown})
+        where = [source for unit in unknown for source in unit.sources]
+        raise Unsupported(f"tflite: no spelling for {', '.join(kinds)}", where=where, do="give a graph of float ops")
+    for value in graph.outputs:
+        if value.data is not None:
+            raise Unsupported(f"output '{value.name}' is not computed", where=[value.name], do="remove this output")
+
+
+def _spell(found: list[Unit], plan: Plan, file: File, store: Store) -> None:
+    """Write every unit; the forms that have no spelling are named together."""
+    refused: list[tuple[Unit, FormError]] = []
+    for unit in found:
+        form = plan.forms[unit]
+        given = tuple(
+            None if value is None or layout is None else store.get(value, layout)
+            for value, layout in zip(unit.inputs, form.inputs, strict=True)
+        )
+        site = Site(unit, form, file, store, given, [None] * len(unit.outputs))
+        try:
+            SPELLINGS[type(unit.op)](site, unit.op)
+        except FormError as error:
+            refused.append((unit, error))
+        for value, layout, tensor in zip(unit.outputs, form.outputs, site.results, strict=True):
+            store.settle(value, layout, tensor or store.result(value, layout))
+    if refused:
+        why = "; ".join(f"{type(unit.op).__name__} '{unit.node.name}': {error}" for unit, error in refused)
+        where = [source for unit, _ in refused for source in unit.sources]
+        raise Unsupported("tflite: forms of ops without a spelling", where=where, why=why)
+
+
+def _outputs(graph: Graph, store: Store, taken: set[Tensor]) -> list[tuple[str, Tensor]]:
+    """The graph's outputs in their own order of axes, each a tensor of its own."""
+    found = []
+    for value in graph.outputs:
+        layout: Layout = plain(value.type.rank)
+        tensor = store.get(value, layout)
+        if tensor in taken:
+            tensor = store.copied(tensor, value.name)
+        taken.add(tensor)
+        found.append((value.name, tensor))
+    return found
+
