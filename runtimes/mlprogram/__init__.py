@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from .arithmetic import MODES, Mode
+from .compare import Comparison, Row, compare
 from .evaluator import evaluate
 from .package import located, read
 from .program import Operation, Program, TensorType
 
-__all__ = ["MODES", "Mode", "Operation", "Program", "TensorType", "evaluate", "located", "read"]
+__all__ = [
+    "MODES", "Comparison", "Mode", "Operation", "Program", "Row", "TensorType", "compare", "evaluate", "located",
+    "read",
+]  # fmt: skip
