@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +29,15 @@ __all__ = ["RUNNER", "LiteRt", "Loaded"]
 Array = np.ndarray[Any, np.dtype[Any]]
 SUFFIX = ".tflite"
 INSTALL = "pip install edgesmith[tflite]"
+LINEAR = (3, 4, 9)
+CALLED = {
+    "Fully Connected": LINEAR, "Convolution": LINEAR, "Batch Matrix Multiply": (126,), "Softmax": (25,), "GELU": (150,),
+    "Add": (0,), "Multiply": (18,), "Subtract": (41,), "Divide": (42,), "Transpose": (39,), "Mean": (40,), "Sum": (74,),
+    "Squared Difference": (99,), "Reciprocal Square Root": (76,), "Sigmoid": (14,), "Average Pooling": (1,),
+    "Slice": (65,), "Exp": (47,), "Reduce Max": (82,), "Resize Bilinear": (23,),
+}  # fmt: skip
+"""What XNNPACK calls operators of the file, and their built-in codes; a convolution may become a matrix product."""
+
 LIMIT_SECONDS = 120
 """How long a child process may take; it loads a file and runs it a few times."""
 
@@ -51,9 +61,8 @@ class Loaded:
         from ai_edge_litert.interpreter import Interpreter
 
         contents = litert_file.read(file)
-        self.inputs, self.outputs, self._places, self._made = (
-            contents.inputs, contents.outputs, contents.places, contents.made
-        )  # fmt: skip
+        self.inputs, self.outputs, self._places = contents.inputs, contents.outputs, contents.places
+        self._operators = contents.operators
         self.file, self.threads, self.why_no_layers = file, threads, ""
         plural = "s" if threads > 1 else ""
         self.device = f"LiteRT {metadata.version('ai-edge-litert')} with XNNPACK, {threads} thread{plural}"
@@ -100,13 +109,29 @@ class Loaded:
         self.why_no_layers = found.get("why", "")
         if self.why_no_layers:
             return ()
-        return tuple(self._layer(row) for row in zip(*found["runs"], strict=False))
+        rows = list(zip(*found["runs"], strict=False))
+        names = self._names([row[0] for row in rows])
+        return tuple(
+            Layer(name, row[0][0], median(us for *_, us in row) / 1e3) for name, row in zip(names, rows, strict=True)
+        )
 
-    def _layer(self, runs: Sequence[tuple[str, int, int, int]]) -> Layer:
-        """An operator of the file has the name of what it makes; XNNPACK numbers its own anew."""
-        kind, event, node, _ = runs[0]
-        named = event != DELEGATED and node < len(self._made)
-        return Layer(self._made[node] if named else f"XNNPACK {node}", kind, median(us for *_, us in runs) / 1e3)
+    def _names(self, events: Sequence[tuple[str, int, int, int]]) -> list[str]:
+        """What each event makes: told for operators of the file; for XNNPACK's where all of a kind can be paired.
+
+        XNNPACK keeps the order of what it took over, but numbers it anew, and where it took over several parts nothing
+        tells which.
+        """
+        names = [self._operators[node][1] if kind != DELEGATED else "" for _, kind, node, _ in events]
+        taken = [place for place, (_, kind, *_) in enumerate(events) if kind == DELEGATED]
+        single = all(events[one][2] < events[other][2] for one, other in pairwise(taken))
+        own = {node for _, kind, node, _ in events if kind != DELEGATED}
+        for codes in set(CALLED.values()) if single else ():
+            places = [place for place in taken if CALLED.get(events[place][0].split(" (")[0]) == codes]
+            made = [name for node, (code, name) in enumerate(self._operators) if code in codes and node not in own]
+            if len(places) == len(made):
+                for place, name in zip(places, made, strict=True):
+                    names[place] = name
+        return [name or f"XNNPACK {number}" for number, name in enumerate(names)]
 
     def real(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs as real values."""

@@ -40,13 +40,13 @@ class Contents:
         inputs: In the graph's order, by the names of the file's signature; where it has none, of its tensors.
         outputs: Likewise.
         places: Number of the tensor behind each input and output name.
-        made: Name of the first tensor that each operator makes, in order of the file.
+        operators: Built-in code of each operator in the file's order, and the name of the first tensor it makes.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     places: dict[str, int]
-    made: tuple[str, ...]
+    operators: tuple[tuple[int, str], ...]
 
 
 def read(path: Path) -> Contents:
@@ -80,10 +80,11 @@ def _contents(data: mmap.mmap) -> Contents:
         _check_graph(graph, buffers, len(codes))
     main, tensors = graphs[0], list(graphs[0].tables(0))
     takes, gives = _interface(model, main, tensors)
-    made = tuple(_name(tensors, numbers) for numbers in (op.numbers(2) for op in main.tables(3)))
+    kinds = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in codes]
+    operators = tuple((kinds[op.scalar(0, "<I")], _name(tensors, op.numbers(2))) for op in main.tables(3))
     inputs = tuple(_tensor(name, tensors[place]) for name, place in takes.items())
     outputs = tuple(_tensor(name, tensors[place]) for name, place in gives.items())
-    return Contents(inputs, outputs, {**takes, **gives}, made)
+    return Contents(inputs, outputs, {**takes, **gives}, operators)
 
 
 def _check_buffer(buffer: _Table) -> None:

@@ -101,14 +101,22 @@ def test_threads_are_said_and_change_no_number(saved):
     np.testing.assert_allclose(session.run({"x": X})["y"], dense(X), atol=1e-6)
 
 
-def test_layers_are_xnnpacks_and_litert_s_own_in_order(saved):
+def test_layers_are_named_after_what_they_make(saved):
     session = RUNNER.open(saved(FILES["gathered"]()))
     np.testing.assert_allclose(session.run({"x": X})["y"], softmax(X[[2, 0]]), atol=1e-6)
     layers = session.layers({"x": X}, 3)
     assert session.why_no_layers == ""
-    assert [layer.name for layer in layers] == ["rows", "XNNPACK 0"]
+    assert [layer.name for layer in layers] == ["rows", "y"]
     assert layers[0].kind == "GATHER" and "Softmax" in layers[1].kind
     assert all(0 <= layer.ms < 100 for layer in layers)
+    whole = RUNNER.open(saved(FILES["dense"](), "whole.tflite")).layers({"x": X}, 1)
+    named = [(layer.name, layer.kind.split(" (")[0]) for layer in whole if not layer.name.startswith("XNNPACK")]
+    assert named == [("h", "Fully Connected"), ("out:0", "Softmax")]
+
+
+def test_layers_of_several_parts_are_numbered_and_not_guessed(saved):
+    layers = RUNNER.open(saved(FILES["parted"]())).layers({"x": X}, 1)
+    assert [layer.name for layer in layers] == ["XNNPACK 0", "g", "XNNPACK 2"]
 
 
 def test_layers_of_another_version_are_not_guessed_at(saved, monkeypatch):

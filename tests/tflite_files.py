@@ -114,6 +114,16 @@ def gathered() -> bytes:
     return writer.finish([x], [y])
 
 
+def parted() -> bytes:
+    """x [3, 16] through a softmax, a choice of rows and another softmax: two parts for XNNPACK."""
+    writer = Writer()
+    x, s, g, y = (writer.tensor(name, (3, 16)) for name in ("x", "s", "g", "y"))
+    writer.operator("SOFTMAX", [x], [s], beta=1.0)
+    writer.operator("GATHER", [s, writer.constant("i", np.array([2, 0, 1], np.int32))], [g])
+    writer.operator("SOFTMAX", [g], [y], beta=1.0)
+    return writer.finish([x], [y])
+
+
 def custom(*kinds: str) -> bytes:
     """x [4] through operators of these names."""
     writer = Writer()
