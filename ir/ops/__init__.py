@@ -13,9 +13,12 @@ from . import (
     integer_norm,
     integer_pool,
     linear,
+    logic,
     norm,
+    number,
     pool,
     quant,
+    search,
     shape,
 )
 
@@ -31,10 +34,13 @@ __all__ = [
     "integer_norm",
     "integer_pool",
     "linear",
+    "logic",
     "norm",
+    "number",
     "pool",
     "quant",
     "registry",
+    "search",
     "shape",
 ]
 

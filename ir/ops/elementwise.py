@@ -65,9 +65,16 @@ class Mul(_Binary):
 
 
 class Div(_Binary):
-    """a / b."""
+    """a / b; of integers the fraction is cut off."""
 
     fn = np.divide
+
+    def reference(self, a: Array, b: Array) -> Array:
+        """See the class."""
+        if a.dtype.kind == "f":
+            return super().reference(a, b)
+        down = a // b
+        return np.asarray(down + ((a % b != 0) & ((a < 0) != (b < 0))), dtype=a.dtype)
 
 
 class Pow(_Binary):
