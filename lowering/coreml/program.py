@@ -1,0 +1,168 @@
+"""From a float graph to a MIL program: every node in its spelling and its precision, ports under their own names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...ir.errors import Unsupported
+from ...ir.graph import Graph, Node, Value
+from .attention import absorbed
+from .channels_first import CHANNELS_FIRST, plain
+from .library import coremltools, mil, quiet
+from .site import FIRST, PLAIN, FormError, Site, Store, Var
+from .spellings import SPELLINGS
+
+__all__ = ["HIGHEST_RANK", "Form", "Program", "build"]
+
+HIGHEST_RANK = 5
+"""Of any tensor in a ML Program."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a program is to be written.
+
+    Attributes:
+        release: The oldest iOS that must take it: 16, 17 or 18.
+        dtype: Precision of every node that is not kept.
+        channels_first: Whether tokens lie as [B, C, 1, N], the Neural Engine's own layout.
+        kept: Names of the nodes that stay in float32.
+    """
+
+    release: int = 18
+    dtype: str = "float32"
+    channels_first: bool = False
+    kept: frozenset[str] = frozenset()
+
+    def of(self, node: Node) -> str:
+        """The precision of a node."""
+        return "float32" if node.name in self.kept else self.dtype
+
+
+@dataclass(frozen=True)
+class Program:
+    """A MIL program with what is needed to find our values in it.
+
+    Attributes:
+        mil: The program, as coremltools has it.
+        names: Name in the program, by name of our value; values that are computed on the way are missing.
+        origins: Sources of our node, by name of the MIL op.
+    """
+
+    mil: Any
+    names: Mapping[str, str]
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def build(graph: Graph, form: Form) -> Program:
+    """Write every node; inputs and outputs are float32 and keep their layouts, and their names where MIL takes them.
+
+    Raises:
+        Unsupported: Ops, or forms of them, without a spelling: all are named.
+        MachineError: coremltools is missing.
+    """
+    _require_known(graph)
+    target, library = getattr(coremltools().target, f"iOS{form.release}"), mil()
+    with quiet():
+        store = Store(library.Builder, form.release, projections=absorbed(graph))
+        for value in (*graph.inputs, *graph.outputs):
+            store.reserve(value)
+        given = {store.reserve(value): library.Builder.placeholder(shape=value.shape) for value in graph.inputs}
+        program = library.Program()
+        with library.Function(given, opset_version=target) as function:
+            for value in graph.inputs:
+                store.bind(value, "float32", function.inputs[store.reserve(value)])
+            origins = _write(graph, form, store)
+            function.set_outputs([_output(value, store) for value in graph.outputs])
+        program.add_function("main", function)
+    return Program(program, store.names, origins)
+
+
+def _require_known(graph: Graph) -> None:
+    """Refuse, all at once, what no spelling can help."""
+    unknown = [node for node in graph.nodes if type(node.op) not in SPELLINGS]
+    if unknown:
+        kinds = sorted({type(node.op).__name__ for node in unknown})
+        where = [source for node in unknown for source in node.sources or (node.name,)]
+        raise Unsupported(f"coreml: no spelling for {', '.join(kinds)}", where=where, do="give a graph of float ops")
+    ports = [v for v in (*graph.inputs, *graph.outputs) if v.dtype != "float32" or not 1 <= v.type.rank <= HIGHEST_RANK]
+    if ports:
+        why = "; ".join(f"{value.name} is {value.dtype} of shape {value.shape}" for value in ports)
+        what = f"coreml: inputs and outputs are float32 of rank 1 to {HIGHEST_RANK}"
+        raise Unsupported(what, where=[value.name for value in ports], why=why, do="cut the model where it is so")
+    if idle := [value.name for value in graph.outputs if value.producer is None]:
+        raise Unsupported("coreml: outputs that are not computed", where=idle, do="remove these outputs")
+
+
+def _write(graph: Graph, form: Form, store: Store) -> dict[str, tuple[str, ...]]:
+    """All nodes in order; the sources of every op made."""
+    refused: dict[str, str] = {}
+    origins: dict[str, tuple[str, ...]] = {}
+    together = {linear for found in store.projections.values() for each in found for linear in each.linears}
+    for node in graph.nodes:
+        if node in together:
+            continue
+        site = Site(node, store, form.of(node))
+        try:
+            results, layout = _spell(site, form)
+        except (FormError, ValueError) as error:
+            refused[node.name] = f"{type(node.op).__name__} '{node.name}': {error}"
+            _stand_in(node, site)
+            continue
+        for value, result in zip(node.outputs, results, strict=True):
+            _settle(site, value, result)
+            store.bind(value, site.dtype, result, layout)
+        origins.update((var.op.name, node.sources or (node.name,)) for var in site.made)
+    if refused:
+        where = [source for node in graph.nodes if node.name in refused for source in node.sources or (node.name,)]
+        raise Unsupported("coreml: forms of ops without a spelling", where=where, why="; ".join(refused.values()))
+    return origins
+
+
+def _spell(site: Site, form: Form) -> tuple[tuple[Var, ...], str]:
+    """Results of a node, and the layout they are in."""
+    found: Callable[[Site, Any], Any] | None = None
+    kind = type(site.op)
+    if form.channels_first and (found := CHANNELS_FIRST.get(kind)):
+        results = found(site, site.op)
+        if results is not NotImplemented:
+            return results if isinstance(results, tuple) else (results,), site.form
+    if form.channels_first:
+        for value in dict.fromkeys(value for value in site.node.inputs if value is not None):
+            plain(site, value)
+    results = SPELLINGS[kind](site, site.op)
+    return results if isinstance(results, tuple) else (results,), PLAIN
+
+
+def _stand_in(node: Node, site: Site) -> None:
+    """Let what follows a refused node be looked at as well."""
+    for value in node.outputs:
+        name = site.store.fresh(value.name)
+        site.store.bind(value, site.dtype, site.store.builder.placeholder(shape=value.shape, name=name).outputs[0])
+
+
+def _settle(site: Site, value: Value, result: Var) -> None:
+    """Give a result the name of our value, unless it is a variable that has one already."""
+    if any(result is var for var in site.made) and value.name not in site.store.names:
+        name = site.store.reserve(value)
+        result.name = name
+        if len(result.op.outputs) == 1:
+            result.op.name = name
+
+
+def _output(value: Value, store: Store) -> Var:
+    """The variable of an output: float32, laid out as our graph has it, under the output's own name."""
+    assert value.producer is not None
+    there = (*store.forms(value, PLAIN), *store.forms(value, FIRST))
+    plain(Site(value.producer, store, there[0]), value)
+    found = Site(value.producer, store, "float32").read(value)
+    if found.op is None or found.name in store.outputs:
+        found = store.builder.identity(x=found, name=store.fresh(value.name))
+    name = store.reserve(value)
+    store.outputs.add(name)
+    found.name = name
+    if len(found.op.outputs) == 1:
+        found.op.name = name
+    return found
