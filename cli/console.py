@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,13 +16,16 @@ from rich.table import Table
 
 from ..ir.errors import EdgesmithError
 
-__all__ = ["Progress", "compile", "doctor", "error", "progress", "run", "show", "targets"]
+__all__ = ["Progress", "bench", "compile", "doctor", "error", "progress", "run", "show", "targets"]
 
 Data = Mapping[str, Any]
 PIPE_WIDTH = 160
 """Columns for tables where no terminal says how many there are."""
 
-LAYERS = 5
+LAYERS, KINDS = 5, 12
+NAME = 72
+"""Letters of a layer's name that are shown: long ones tell their place at the end."""
+
 QUIET_SECONDS = 10
 """How long a stage may be silent where nothing can be animated."""
 
@@ -54,9 +57,9 @@ class Progress:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """Show stages while the block runs."""
-    if not ERR.is_terminal:
+def progress(animated: bool = True) -> Iterator[Progress]:
+    """Show stages while the block runs; what draws an animation would disturb times that are taken."""
+    if not ERR.is_terminal or not animated:
         shown = Progress(None)
         yield shown
         shown("")
@@ -182,6 +185,70 @@ def run(data: Data) -> None:
         OUT.print(f"  first to differ  step {found['step']}, {found['kind']} '{escape(found['name'])}'{origin}")
     for name, output in data["outputs"].items():
         OUT.print(f"  {escape(name)} {output['shape']}: {escape(output['summary'])}")
+
+
+def bench(data: Data) -> None:
+    """Times or counts of one or two, what is between them, and where the time goes."""
+    sides, alike = data["sides"], len({side["name"] for side in data["sides"]}) == 1
+    sides = [{**side, "name": side["path"]} if alike and len(sides) > 1 else side for side in sides]
+    for side, word in zip(sides, ("", "against "), strict=False):
+        OUT.print(f"{word}[bold]{escape(side['name'])}[/] on {escape(side['device'])} ({side['kind']})")
+        if side["instructions"] is not None:
+            low, high = side["estimate_ms"] or (None, None)
+            OUT.print(f"  instructions    {side['instructions']:,} (emulated, exact)")
+            OUT.print(f"  latency         {'unknown' if low is None else f'{low:,.2f} to {high:,.2f} ms (estimated)'}")
+    if sides[0]["wall_ms"]:
+        times(sides, data["warm_ups"])
+    for name, found in data["ratios"].items():
+        between = f", {data['confidence']:.0%} interval {found['low']:.3f} to {found['high']:.3f}: {verdict(found)}"
+        clock = {"cpu": "CPU time", "wall": "wall time"}.get(name)
+        OUT.print(f"  ratio           {found['value']:.3f} of {clock or name}{between if clock else ''}")
+    if found := data["difference"]:
+        error, share = f"{found['max_error']:.2e}", f"{found['relative']:.1e}"
+        OUT.print(f"  outputs         differ by {error} at most, {share} of the largest; cosine {found['cosine']:.6f}")
+    if sides[0]["wall_ms"]:
+        operators(sides)
+    if stopped := data["stopped"]:
+        lines = [stopped["what"], *(f"  {part}: {stopped[part]}" for part in ("why", "do") if stopped[part])]
+        ERR.print("[bold red]error:[/]", escape("\n".join(lines)))
+
+
+def verdict(ratio: Data) -> str:
+    """What an interval for a ratio of two times says."""
+    if ratio["low"] <= 1 <= ratio["high"]:
+        return "no difference shown"
+    return "[green]faster[/]" if ratio["high"] < 1 else "[yellow]slower[/]"
+
+
+def times(sides: Sequence[Data], warm_ups: int) -> None:
+    """Medians and outer tenths."""
+    title = f"Milliseconds, {sides[0]['runs']} runs after {warm_ups} to warm up"
+    table = _table("", "CPU median", "p10", "p90", "wall median", "p10", "p90", title=title)
+    for side in sides:
+        figures = [side[clock][key] for clock in ("cpu_ms", "wall_ms") for key in ("median", "p10", "p90")]
+        table.add_row(escape(side["name"]), *(f"{figure:,.3f}" for figure in figures))
+    OUT.print(table)
+
+
+def operators(sides: Sequence[Data]) -> None:
+    """Time by kind of operator, of both sides next to each other, and the slowest of the first."""
+    sums: list[dict[str, float]] = [{} for _ in sides]
+    for side, total in zip(sides, sums, strict=True):
+        if side["why_no_layers"]:
+            OUT.print(f"  [dim]no times by operator of {escape(side['name'])}: {escape(side['why_no_layers'])}[/]")
+        for layer in side["layers"]:
+            total[layer["kind"]] = total.get(layer["kind"], 0.0) + layer["ms"]
+    kinds = sorted({kind for total in sums for kind in total}, key=lambda kind: -max(t.get(kind, 0.0) for t in sums))
+    if not kinds:
+        return
+    table = _table("kind of operator", *(escape(side["name"]) for side in sides), title="Milliseconds by operator, wall time")
+    for kind in kinds[:KINDS]:
+        table.add_row(escape(kind), *(f"{total[kind]:,.3f}" if kind in total else "" for total in sums))
+    if rest := kinds[KINDS:]:
+        table.add_row(f"{len(rest)} more", *(f"{sum(total.get(kind, 0.0) for kind in rest):,.3f}" for total in sums))
+    OUT.print(table)
+    for layer in sorted(sides[0]["layers"], key=lambda layer: -layer["ms"])[:LAYERS]:
+        OUT.print(f"    {layer['ms']:8.3f} ms  {escape(layer['name'][-NAME:])} [dim]{escape(layer['kind'])}[/]")
 
 
 def show(data: Data) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
+from ..driver import bench as benches
 from ..driver import execution, queries, stages
 from ..ir.errors import EdgesmithError, InternalError
 from . import console
@@ -57,7 +58,8 @@ class Shape(click.ParamType[Named]):
 def verb(function: Callable[..., Data]) -> Callable[..., None]:
     """Make a command of a function that returns plain data; errors of the contract end in their own exit codes.
 
-    Data that says of itself that samples differ (`equal` below `samples`) end in the code of an internal error.
+    Data that says of itself that samples differ (`equal` below `samples`) end in the code of an internal error, data
+    that says why it is not complete (`stopped`) in that of the error it names.
     """
 
     @functools.wraps(function)
@@ -77,6 +79,8 @@ def verb(function: Callable[..., Data]) -> Callable[..., None]:
             getattr(console, function.__name__)(data)
         if data.get("equal") is not None and data["equal"] < data["samples"]:
             sys.exit(InternalError.exit_code)
+        if data.get("stopped"):
+            sys.exit(data["stopped"]["exit_code"])
 
     return click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")(run)
 
@@ -139,6 +143,19 @@ def run(artifact: Path, **options: Any) -> Data:
     """Run an artifact in the emulator, on this computer, or in the runtime it is for."""
     with console.progress() as progress:
         return execution.run(artifact, progress=progress, **options).json()
+
+
+@commands.command()
+@click.argument("artifact", type=FILE)
+@click.option("--on", help="Runner. Default: the one for the artifact, or for the kind of file.")
+@click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Inferences to time.")
+@click.option("--vs", type=FILE, help="Another artifact or file, run in turns with the first.")
+@click.option("--save", type=FILE, help="Write each time as it is taken to this file, a JSON object a line.")
+@verb
+def bench(artifact: Path, **options: Any) -> Data:
+    """Time an artifact, or anybody's .tflite or .onnx file, alone or against another."""
+    with console.progress(animated=False) as progress:
+        return benches.bench(artifact, progress=progress, **options).json()
 
 
 @commands.command()

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..ir.errors import MachineError, ModelError, UsageError
 from . import timing
+from .artifact import Tensor
 from .runner import Layer, Measurement, Runner, Session
 
 __all__ = ["RUNNER", "Model", "OnnxRuntime", "reference"]
@@ -25,6 +26,11 @@ class Model:
 
     Optimised, it is what an application gets. As written, it is what the others are held against: optimisations change
     the last bits of floats, more than those of quantised models, and hide what a file says.
+
+    Attributes:
+        file: Where it lies.
+        device: The runtime, its version and its threads.
+        inputs: What the file takes: names, types, shapes.
     """
 
     def __init__(self, file: Path, optimise: bool = True) -> None:
@@ -48,6 +54,7 @@ class Model:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exception classes are private and share only this base
             raise ModelError("ONNX Runtime cannot load the model", where=[str(file)], why=str(error)) from error
+        self.inputs = tuple(_described(each) for each in self._session.get_inputs())
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Feeds) -> dict[str, Array]:
@@ -89,6 +96,13 @@ class OnnxRuntime:
     def run(self, artifact: Path, inputs: Mapping[str, np.ndarray]) -> Measurement:
         """Run the model a few times."""
         return timing.run(self, artifact, inputs)
+
+
+def _described(given: Any) -> Tensor:
+    """An input as ONNX Runtime tells of it; an axis without a size is one sample."""
+    kind = given.type.removeprefix("tensor(").rstrip(")")
+    shape = tuple(size if isinstance(size, int) else 1 for size in given.shape)
+    return Tensor(given.name, {"float": "float32", "double": "float64"}.get(kind, kind), shape)
 
 
 def reference(model: Path, samples: Iterable[Feeds]) -> Iterator[dict[str, Array]]:
