@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from ..base import Pass
+from .activation import RecogniseActivation
 from .attention import RecogniseAttention
 from .duplicates import RecogniseDuplicates
-from .gelu import RecogniseGelu
 from .groupnorm import RecogniseGroupnorm
 from .layernorm import RecogniseLayernorm
 from .linear import RecogniseLinear
 from .patch_embed import RecognisePatchEmbed
 from .repnorm import RecogniseRepnorm
-from .silu import RecogniseSilu
 from .simplify_shapes import SimplifyShapes
 from .tokennorm import RecogniseTokennorm
 
@@ -21,8 +20,7 @@ RECOGNISE: tuple[Pass, ...] = (
     RecogniseLinear(),  # biases in place, so that weight rows can be chosen together with them
     RecogniseLayernorm(),  # decomposed norms, before their products look like anything else
     RecogniseGroupnorm(),  # needs the Reshapes around it as the exporter wrote them
-    RecogniseGelu(),  # before SiLU: its sigmoid form contains one
-    RecogniseSilu(),  # after GELU, for that reason
+    RecogniseActivation(),  # before anything folds a factor that is part of one
     RecogniseTokennorm(),  # norms over tokens move before Reshapes ...
     SimplifyShapes(),  # ... which then cancel, and attention sees Linear and BatchNorm side by side
     RecogniseRepnorm(),  # needs norm and tokens in one shape
