@@ -27,10 +27,11 @@ def check(program: Program) -> None:
         Unsupported: Operations, or parameters of them, have no rule.
         ModelError: An operation reads a value before it is made.
     """
-    unknown = {each.kind for each in program.operations if each.kind not in RULES or each.nested}
+    unknown = {each.kind for each in program.operations if each.kind not in RULES}
     ruled = [(each.kind, RULES[each.kind], {*each.operands}) for each in program.operations if each.kind not in unknown]
     unknown |= {f"{kind} with {name}" for kind, rule, given in ruled for name in given - {*rule.parameters}}
     unknown |= {f"{kind} without {name}" for kind, rule, given in ruled for name in rule.needed - given}
+    unknown |= {f"{each.kind} with blocks" for each in program.operations if each.nested}
     if unknown:
         what = "the program holds operations that are not evaluated here"
         raise Unsupported(what, where=sorted(unknown), do="run it on a Mac")
