@@ -1,6 +1,7 @@
 """Measuring: times are those that passed, turns are taken fairly, and a device that vanishes takes nothing along."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,6 +155,22 @@ def test_the_interval_is_the_same_every_time_and_narrows():
     assert ratio(one, other) == long
     assert long.high - long.low < short.high - short.low
     assert long.low <= long.value <= long.high
+
+
+def test_every_key_of_the_json_is_documented(fake):
+    made = fake({"a": [3.0] * 4, "b": [2.0] * 4})
+    text = (Path(__file__).parents[1] / "docs" / "json.md").read_text(encoding="utf-8")
+    parts = {part.split("\n")[0]: part for part in re.split(r"^## ", text, flags=re.MULTILINE)}
+
+    def documented(section):
+        rows = re.findall(r"^\| (`.*?) \|", parts[section], re.MULTILINE)
+        return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+    data = json.loads(call("bench", made.a, "--runs", 4, "--vs", made.b, "--json").stdout)
+    assert set(data) == documented("bench")
+    assert set(data["sides"][0]) == documented("bench: sides")
+    assert set(data["ratios"]["cpu"]) == documented("bench: ratios")
+    assert set(data["difference"]) == documented("bench: difference")
 
 
 # ---- a device that vanishes ----
