@@ -58,6 +58,9 @@ FLOAT_ONNX: tuple[Pass, ...] = tuple(each for each in EXACT if not isinstance(ea
 FLOAT_TFLITE: tuple[Pass, ...] = EXACT
 """What makes a float graph lean where a norm is several operators, as in TFLite: affine parts are folded, means vanish."""
 
+FLOAT_TVM: tuple[Pass, ...] = EXACT
+"""What makes a float graph lean where every element-wise op runs on the results of a product at no cost."""
+
 ROUNDS = 8
 TOLERANCE = 1e-5
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import os
 import re
 import shutil
 import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +15,8 @@ from pathlib import Path
 
 from ...ir.errors import BudgetError, MachineError, UsageError
 from ...targets import Target
+from .. import zig
+from ..zig import cache_folder
 
 __all__ = [
     "Compiler", "Sizes", "cache_folder", "compile_elf", "compile_shared", "find", "linker_script", "probe",
@@ -50,22 +49,6 @@ class Compiler:
         return target.core.gcc_flags
 
 
-def cache_folder() -> Path:
-    """Where compilers and built helpers are kept between runs: $EDGESMITH_CACHE, else the user's cache folder.
-
-    Raises:
-        MachineError: The folder cannot be made.
-    """
-    home = os.environ.get("EDGESMITH_CACHE")
-    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgesmith"
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what, do = "there is no place for compiled helpers", "set EDGESMITH_CACHE to a folder that can be written"
-        raise MachineError(what, where=[str(base)], why=str(error), do=do) from error
-    return base
-
-
 def find(name: str = "zig") -> Compiler:
     """The compiler called "zig" (default) or "gcc" (arm-none-eabi).
 
@@ -73,9 +56,7 @@ def find(name: str = "zig") -> Compiler:
         MachineError: It is not installed; says what to install.
     """
     if name == "zig":
-        if importlib.util.find_spec("ziglang") is None:
-            raise MachineError("no C compiler: the Python package 'ziglang' is missing", do="pip install ziglang")
-        return Compiler("zig", (sys.executable, "-m", "ziglang", "cc"))
+        return Compiler("zig", zig.command())
     if name == "gcc":
         path = shutil.which("arm-none-eabi-gcc")
         if path is None:
@@ -86,9 +67,7 @@ def find(name: str = "zig") -> Compiler:
 
 def _run(command: Sequence[str], *, what: str, where: Iterable[Path] = ()) -> str:
     """Run a compiler with its caches in our own folder; its standard output. Raises what its messages mean."""
-    folder = cache_folder() / "zig"
-    environment = dict(os.environ, ZIG_GLOBAL_CACHE_DIR=str(folder), ZIG_LOCAL_CACHE_DIR=str(folder))
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=zig.environment(), check=False)
     if done.returncode == 0:
         return done.stdout
     lines = [line for line in done.stderr.splitlines() if re.search(r"error|undefined|overflowed|will not fit", line)]

@@ -1,0 +1,75 @@
+"""The TVM back end: the graph as kernels of our own in TVM's TIR, compiled and linked to one shared object."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import Backend, Job, Option, Written
+
+if TYPE_CHECKING:
+    from ...ir.passes.base import Pass
+
+__all__ = ["BACKEND", "Tvm"]
+
+INSTALL = "pip install edgesmith[tvm]"
+
+
+@dataclass(frozen=True)
+class Tvm:
+    """One `.so` that holds code and weights, for TVM's runtime."""
+
+    name: str = "tvm"
+    file: str = "model.so"
+    runner: str = "tvm"
+    dtypes: tuple[str, ...] = ("float32",)
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """How products are cut into tiles."""
+        return {
+            "tune": Option("0", help="Minutes to spend on measuring tile sizes on this computer."),
+            "device": Option(
+                "", help="Where to measure, if not here: HOST:PORT/KEY of an RPC tracker and a device's key."
+            ),
+            "tiles": Option("", help="A file of tile sizes that a tuned compile kept: its manifest.json, or its own."),
+        }
+
+    def why_not(self) -> str | None:
+        """What is missing."""
+        return None if importlib.util.find_spec("tvm") else INSTALL
+
+    def passes(self, dtype: str) -> Sequence[Pass]:
+        """All that are exact."""
+        from ...ir.passes.pipelines import FLOAT_TVM
+
+        return FLOAT_TVM
+
+    def write(self, job: Job, path: Path) -> Written:
+        """Compile the graph; see `lowering.Backend`.
+
+        Raises:
+            MachineError: TVM or the linker is missing, or its compiler crashed or took too long.
+            UsageError: The target's processor or an option is not what it must be.
+        """
+        from .child import build
+        from .lower import lower
+        from .machine import Machine
+        from .tiles import minutes, read, record
+        from .tune import tuned
+
+        machine, limit = Machine.of(job.target.format), minutes(job.options["tune"])
+        tiles = read(job.options["tiles"], machine)
+        if limit:
+            tiles = tuned(job.graph, machine, tiles, limit, job.options["device"])
+        program, choices = lower(job.graph, machine, tiles)
+        build(program, path)
+        kinds = Counter(call.kernel.label.split("_")[0] for call in program.calls)
+        return Written(dict(sorted(kinds.items())), details=record(machine, tiles, choices))
+
+
+BACKEND: Backend = Tvm()

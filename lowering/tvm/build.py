@@ -1,0 +1,129 @@
+"""The one file that makes TVM compile: a program becomes a Relax module, machine code and a shared object.
+
+Runs in a child process (`python -m ...build FOLDER`): TVM's compiler can crash, and takes seconds to load.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .kernels.body import Body
+from .kernels.spec import Kernel
+from .machine import Machine
+from .program import Buffer, Program
+
+__all__ = ["ABOUT", "JOB", "KERNEL", "MAIN", "RESULT", "function", "library", "module"]
+
+JOB, RESULT = "job.pickle", "model.so"
+MAIN, ABOUT = "main", "about"
+"""Functions of the library: the model, and what it says of itself (JSON)."""
+
+KERNEL = "k_"
+"""Begin of the names of all kernels."""
+
+
+def function(kernel: Kernel, name: str, kinds: tuple[Buffer, ...], machine: Machine) -> Any:
+    """A kernel as a function of TIR on flat buffers of those kinds, the result last."""
+    from tvm.script.ir_builder import IRBuilder
+    from tvm.tirx.script import builder
+
+    with IRBuilder() as made:
+        with builder.prim_func(s_tir=True):
+            builder.func_name(name)
+            builder.func_attr({"tirx.noalias": True})
+            given = [builder.arg(f"x{at}", builder.buffer((k.size,), k.dtype)) for at, k in enumerate(kinds)]
+            kernel.emit(Body(), given[:-1], given[-1], machine)
+    return made.get()
+
+
+def module(program: Program) -> Any:
+    """A Relax module: each different kernel once, and a main function that calls them in order."""
+    from tvm import ir, relax
+
+    block = relax.BlockBuilder()
+    kernels: dict[object, Any] = {}
+    names: dict[str, int] = {}
+    inputs = [relax.Var(_identifier(p.name, at), _tensor(p.shape, p.dtype)) for at, p in enumerate(program.inputs)]
+    with block.function(MAIN, inputs):
+        values: dict[str, Any] = {}
+        for port, given in zip(program.inputs, inputs, strict=True):
+            values[port.slot] = block.emit(_reshaped(given, (program.buffers[port.slot].size,), port.dtype))
+        for call in program.calls:
+            kinds = tuple(program.buffers[slot] for slot in (*call.operands, call.result))
+            key = (call.kernel, kinds)
+            if key not in kernels:
+                name = _fresh(call.kernel.label, names)
+                kernels[key] = block.add_func(function(call.kernel, name, kinds, program.machine), name)
+            operands = [_value(program, slot, values) for slot in call.operands]
+            out = _tensor((kinds[-1].size,), kinds[-1].dtype)
+            values[call.result] = block.emit(relax.call_tir(kernels[key], operands, out_ty=out))
+        shaped = [block.emit(_reshaped(values[p.slot], p.shape, p.dtype)) for p in program.outputs]
+        block.emit_func_output(relax.Tuple(shaped))
+    with block.function(ABOUT, []):
+        block.emit_func_output(ir.StringImm(json.dumps(program.about())))
+    return block.get()
+
+
+def library(program: Program, path: Path, link: list[str]) -> None:
+    """Compile a program and link it to a shared object with the start of a linker's command line."""
+    import tvm
+
+    made = tvm.compile(module(program), target=tvm.target.Target(program.machine.tvm()))
+
+    def linked(output: str, objects: list[str], options: object = None, **more: object) -> None:
+        subprocess.run([*link, "-o", output, *objects], check=True)
+
+    linked.output_format = "so"  # type: ignore[attr-defined]
+    made.export_library(str(path), fcompile=linked)
+
+
+def _value(program: Program, slot: str, values: dict[str, Any]) -> Any:
+    """A buffer's Relax value; a constant becomes one at its first use."""
+    from tvm import relax
+
+    if slot not in values:
+        values[slot] = relax.const(program.constants[slot])
+    return values[slot]
+
+
+def _reshaped(value: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    """The same storage under another shape: Relax's own reshape would be a copy here."""
+    from tvm import relax
+
+    return relax.call_pure_packed("vm.builtin.reshape", value, relax.ShapeExpr(shape), ty_args=[_tensor(shape, dtype)])
+
+
+def _tensor(shape: tuple[int, ...], dtype: str) -> Any:
+    from tvm import relax
+
+    return relax.TensorType(shape, dtype)
+
+
+def _identifier(name: str, at: int) -> str:
+    return f"{re.sub(r'[^0-9A-Za-z_]', '_', name)}_{at}"
+
+
+def _fresh(label: str, names: dict[str, int]) -> str:
+    """The label, numbered where others have it too."""
+    label = label[:80]
+    names[label] = names.get(label, 0) + 1
+    return f"{KERNEL}{label}" if names[label] == 1 else f"{KERNEL}{label}_{names[label]}"
+
+
+def main(folder: Path) -> None:
+    """Build the job in a folder."""
+    job: Mapping[str, Any] = pickle.loads((folder / JOB).read_bytes())
+    library(job["program"], folder / RESULT, job["link"])
+
+
+if __name__ == "__main__":
+    # TVM's bridge loads PyTorch wherever it is installed, for which nothing here has a use.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    main(Path(sys.argv[1]))

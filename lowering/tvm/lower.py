@@ -1,0 +1,123 @@
+"""From a float graph to a program of kernels: layout ops become views, element-wise ops join the layer before them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...ir.errors import Unsupported
+from ...ir.graph import Graph, Node, Value
+from ...ir.ops.shape import Gather
+from .elements import ELEMENTS
+from .kernels.spec import Tile
+from .machine import Machine
+from .program import Port, Program
+from .site import FormError, Site, Tiles
+from .spellings import FUSING, SPELLINGS
+from .views import View
+
+__all__ = ["layers", "lower"]
+
+Layer = tuple[Node, ...]
+
+
+def lower(graph: Graph, machine: Machine, tiles: Tiles | None = None) -> tuple[Program, dict[str, list[Tile]]]:
+    """The graph as calls of kernels, and the tiles that each of its products could have, the chosen one first.
+
+    Args:
+        graph: Float ops; it is not changed.
+        machine: What it is built for; decides how weights are packed.
+        tiles: Choices by measurement, for products that they name.
+
+    Raises:
+        Unsupported: Ops, forms of them or types of numbers that are not known here: all are named.
+    """
+    _require_known(graph)
+    program, views, derived = Program(graph.name, machine), dict[Value, View](), dict[object, str]()
+    for value in graph.inputs:
+        slot = program.add(value.type.size, value.dtype)
+        views[value] = View.whole(slot, value.shape)
+        program.inputs.append(Port(value.name, value.shape, value.dtype, slot))
+    asked: dict[str, list[Tile]] = {}
+    refused: dict[Node, str] = {}
+    for layer in layers(graph):
+        site = Site(layer[0], layer[1:], program, views, derived, tiles or {}, asked)
+        try:
+            result = SPELLINGS[type(site.op)](site, site.op)
+        except FormError as error:
+            refused[layer[0]] = f"{type(site.op).__name__} '{layer[0].name}': {error}"
+            results = tuple(View.whole("", value.shape) for value in layer[-1].outputs)
+        else:
+            results = (result,) if isinstance(result, View) else result
+        views.update(zip(layer[-1].outputs, results, strict=True))
+    if refused:
+        where = [source for node in refused for source in node.sources or (node.name,)]
+        raise Unsupported("tvm: forms of ops without a spelling", where=where, why="; ".join(refused.values()))
+    _give(graph, program, views)
+    return program, asked
+
+
+def layers(graph: Graph) -> Iterator[Layer]:
+    """The nodes in groups that run as one, each at the place of its last node."""
+    nodes = graph.nodes
+    home: dict[Node, list[Node]] = {}
+    for node in nodes:
+        joined = _before(graph, node, home)
+        home[node] = [node] if joined is None else joined
+        if joined is not None:
+            joined.append(node)
+    for node in nodes:
+        if home[node][-1] is node:
+            yield tuple(home[node])
+
+
+def _before(graph: Graph, node: Node, home: dict[Node, list[Node]]) -> list[Node] | None:
+    """The layer whose result an element-wise node takes over, as its only reader and element by element."""
+    if type(node.op) not in ELEMENTS:
+        return None
+    found: list[list[Node]] = []
+    for value in node.inputs:
+        if value is None or value.producer is None or value in graph.outputs or len(value.uses) != 1:
+            continue
+        layer = home[value.producer]
+        if layer[-1] is value.producer and type(layer[0].op) in FUSING and value.shape == node.output.shape:
+            found.append(layer)
+    return min(found, key=lambda layer: FUSING.index(type(layer[0].op)), default=None)
+
+
+def _give(graph: Graph, program: Program, views: dict[Value, View]) -> None:
+    """Name what holds the outputs; what is no kernel's result in order is copied."""
+    results = {call.result for call in program.calls}
+    for value in graph.outputs:
+        if value not in views:
+            raise Unsupported(f"output '{value.name}' is not computed", where=[value.name], do="remove this output")
+        view = views[value]
+        whole = view.slot in results and view.row_major and program.buffers[view.slot].size == value.type.size
+        if not whole:
+            assert value.producer is not None or value in graph.inputs
+            site = Site(_last(graph, value), (), program, views, {}, {}, {})
+            view = site.copied(view)
+        program.outputs.append(Port(value.name, value.shape, value.dtype, view.slot))
+
+
+def _last(graph: Graph, value: Value) -> Node:
+    """A node to name a copy after."""
+    return value.producer or graph.nodes[-1]
+
+
+def _require_known(graph: Graph) -> None:
+    """Refuse unknown ops and types of numbers, all at once."""
+    unknown = [node for node in graph.nodes if type(node.op) not in SPELLINGS]
+    kinds = sorted({type(node.op).__name__ for node in unknown})
+    what = [f"no spelling for {', '.join(kinds)}"] if kinds else []
+    other = [node for node in graph.nodes if node not in unknown and not _real(node)]
+    kinds = sorted({type(node.op).__name__ for node in other})
+    what += [f"numbers other than float32 in {', '.join(kinds)}"] if kinds else []
+    if what:
+        where = [source for node in (*unknown, *other) for source in node.sources or (node.name,)]
+        raise Unsupported(f"tvm: {'; '.join(what)}", where=where, do="give a graph of float ops")
+
+
+def _real(node: Node) -> bool:
+    """Whether all that a node reads and writes is float32; indices of Gather excepted."""
+    given = node.inputs[:1] if isinstance(node.op, Gather) else node.inputs
+    return all(value is None or value.dtype == "float32" for value in (*given, *node.outputs))
