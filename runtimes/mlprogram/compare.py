@@ -18,7 +18,7 @@ import numpy as np
 from ...ir.graph import Graph, Value
 from ...ir.interpret import trace as reference
 from .arithmetic import MODES, Mode, half
-from .evaluator import check, constant, step, trace
+from .evaluator import check, constant, prepared, step, trace
 from .match import aligned, distance, matched, sanitised
 from .package import located, read
 from .program import Array, Operation, Program
@@ -171,16 +171,16 @@ class _Bench:
         self.pairs, self.by_id = pairs, truth
         self.makers = {name: each for each in program.operations for name, _ in each.outputs}
         self.types = {name: type for each in program.operations for name, type in each.outputs}
-        self.truth: dict[str, Array] = {}
+        self.truth = {
+            name: prepared(name, type, feeds, program.features.get(name)) for name, type in program.inputs.items()
+        }
         self.errors: dict[str, float] = {}
 
     def run(self) -> Comparison:
         """Once through the program for the errors that add up, then every operation by itself."""
         made = []
         for name, array in trace(self.program, self.feeds, self.mode):
-            if name in self.program.inputs:
-                self.truth[name] = array.astype(np.float32) if array.dtype.kind == "f" else array
-            elif name in self.makers:
+            if name in self.makers:
                 made.append(name)
                 self._learn(name, array)
         rows = tuple(self._row(name) for name in made if name in self.errors)
@@ -210,9 +210,9 @@ class _Bench:
         own, meaning = distance(real, exact), distance(exact, right)
         stored = {declared.dtype if declared else ""} | {_stored(self.program, each) for each in stretch}
         allowed = max(MEANING, ROUNDED_WEIGHTS * (UNIT["fp16"] if "fp16" in stored else PLAIN)) * peak
-        verdict = "precision" if own > FAR * rounding else ""
-        if meaning > allowed:
-            verdict = "weights" if any(each.kind.startswith("constexpr_") for each in stretch) else "meaning"
+        packed = any(each.kind.startswith("constexpr_") for each in stretch)
+        verdict = ("weights" if packed else "meaning") if meaning > allowed else ""
+        verdict = "precision" if own > max(FAR * rounding, meaning) else verdict
         node = value.producer
         op, sources = (type(node.op).__name__, node.sources) if node else ("", ())
         numbers = (peak, self.errors[name], own, rounding, meaning)
