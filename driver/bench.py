@@ -214,6 +214,7 @@ def _rounds(both: Sequence[Contender], runs: int, file: IO[str] | None, say: Cal
     if file:
         heads = [{"path": str(each.path), "runner": each.runner.name} for each in both]
         print(json.dumps({"sides": heads, "runs": runs, "warm_ups": WARM_UPS}), file=file, flush=True)
+    collects = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
@@ -228,29 +229,28 @@ def _rounds(both: Sequence[Contender], runs: int, file: IO[str] | None, say: Cal
                     print(json.dumps(line), file=file, flush=True)
             yield times
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
 
 
 def _run(each: Contender, number: int) -> tuple[float, float]:
     """Milliseconds of one inference: wall and CPU."""
-    assert each.session is not None
-    feeds = each.feeds[number % len(each.feeds)]
+    session, feeds = each.loaded, each.feeds[number % len(each.feeds)]
     wall, cpu = time.perf_counter(), time.process_time()
-    each.session.run(feeds)
+    session.run(feeds)
     used, passed = time.process_time() - cpu, time.perf_counter() - wall
     return passed * 1e3, used * 1e3
 
 
 def _side(each: Contender, times: Array, stopped: EdgesmithError | None, say: Callable[[str], None]) -> Side:
     """Figures of one contender from its [rounds, (wall, CPU)] milliseconds."""
-    assert each.session is not None
     layers: tuple[Layer, ...] = ()
     why = "the measurement was cut short"
     if not stopped:
         say(f"profile {each.path.name}")
         layers, why = each.layers(min(len(times), LAYER_RUNS))
     wall, cpu = spread(times[:, 0]), spread(times[:, 1])
-    return Side(_name(each), str(each.path), each.runner.name, each.session.device, each.runner.kind, len(times),
+    return Side(_name(each), str(each.path), each.runner.name, each.loaded.device, each.runner.kind, len(times),
                 wall, cpu, layers=layers, why_no_layers=why)  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..ir.errors import EdgesmithError, MachineError, ModelError, UsageError
+from ..ir.errors import EdgesmithError, InternalError, MachineError, ModelError, UsageError
 from ..ir.graph import Array
 from ..lowering import artifact as artifacts
 from .execution import load_vectors, quantised, real, runner
@@ -54,6 +54,13 @@ class Contender:
             MachineError: Something is missing on this computer, or the device is.
         """
         self.session = self.runner.open(self.path)
+
+    @property
+    def loaded(self) -> Session:
+        """The session, once it is opened."""
+        if self.session is None:
+            raise InternalError("something is measured before it is loaded", where=[str(self.path)])
+        return self.session
 
     def close(self) -> None:
         """Give the session back; a device that is gone cannot be taken leave of."""
@@ -99,8 +106,7 @@ class Contender:
 
     def answer(self) -> dict[str, Array]:
         """Real outputs for the first sample."""
-        assert self.session is not None
-        outputs = self.session.run(self.feeds[0])
+        outputs = self.loaded.run(self.feeds[0])
         if self.artifact is not None:
             return real(outputs, self.artifact.manifest["outputs"])
         translate = getattr(self.session, "real", dict)
@@ -108,9 +114,8 @@ class Contender:
 
     def layers(self, runs: int) -> tuple[tuple[Layer, ...], str]:
         """Time by operator, or why it is not told; what was measured before is not lost to a device gone meanwhile."""
-        assert self.session is not None
         try:
-            found = self.session.layers(self.feeds[0], runs)
+            found = self.loaded.layers(self.feeds[0], runs)
         except (MachineError, ModelError) as error:
             return (), error.what
         except KeyboardInterrupt:

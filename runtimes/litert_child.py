@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-VERSIONS = ("2.1.", "2.2.", "2.3.")
+VERSIONS = ("2.2.", "2.3.")
 """Beginnings of the wheel's versions whose C interface this is."""
 
 OPERATOR, DELEGATED = 2, 8
