@@ -22,6 +22,7 @@ from .exact.fold_repnorm import FoldRepnorm
 from .exact.fold_scalars import FoldScalars
 from .exact.merge_branches import MergeBranches
 from .exact.merge_heads import MergeHeads
+from .exact.mix_in_place import MixInPlace
 from .exact.narrow_tokens import NarrowTokens
 from .exact.norm_to_rmsnorm import NormToRmsnorm
 from .exact.pool_algebra import PoolAlgebra
@@ -39,6 +40,7 @@ EXACT: tuple[Pass, ...] = (
     FoldRepnorm(),  # likewise
     RecognisePatchEmbed(),  # again: a norm may have stood between the convolution and its tokens
     MergeBranches(),  # after the norms, before calibration: merged weights have other ranges
+    MixInPlace(),  # after all scales are in weights: it needs the layers of the stream as they will be
     MergeHeads(),  # the head is one Linear from here on
     FoldAffineNorm(),  # leaves norms without parameters, which NormToRmsnorm needs
     FoldLinearChain(),  # after all scales are inside the weights that it multiplies out

@@ -77,7 +77,7 @@ def fold_into_writer(graph: Graph, value: Value, m: ChannelMap, sources: Sequenc
     Raises:
         Miss: There are no such layers, or someone else reads their output or their weight.
     """
-    found = _writers(graph, value, m)
+    found = writers(graph, value, m)
     require_own_weights(graph, list(found))
     if len({node.input(1) for node in found}) < len(found):
         raise Miss(f"the layers that add up to '{value.name}' share a weight")
@@ -88,7 +88,7 @@ def fold_into_writer(graph: Graph, value: Value, m: ChannelMap, sources: Sequenc
         rebuild(graph, node, scaled, shifted if bias is not None or after.c.any() else None, sources)
 
 
-def _writers(graph: Graph, value: Value, m: ChannelMap) -> dict[Node, ChannelMap]:
+def writers(graph: Graph, value: Value, m: ChannelMap) -> dict[Node, ChannelMap]:
     """The layers that must change so that `value` becomes m(value); of a sum, the first term takes the shift."""
     if len(value.uses) > 1 or is_public(graph, value):
         others = ", ".join(f"'{reader.name}'" for reader in value.readers[:-1]) or "the graph output"
@@ -104,18 +104,18 @@ def _writers(graph: Graph, value: Value, m: ChannelMap) -> dict[Node, ChannelMap
         left, right = node.input(0), node.input(1)
         if left.shape != right.shape:
             raise Miss(f"'{node.name}' adds a stretched value")
-        return {**_writers(graph, left, m), **_writers(graph, right, ChannelMap(m.axis, m.a, 0 * m.c))}
-    return _writers(graph, *upstream(value, m))
+        return {**writers(graph, left, m), **writers(graph, right, ChannelMap(m.axis, m.a, 0 * m.c))}
+    return writers(graph, *upstream(value, m))
 
 
 def _factor_writers(graph: Graph, product: Node, m: ChannelMap) -> dict[Node, ChannelMap]:
     """The layers that take the factor of a product of two values: those of the left operand, else of the right."""
     left, right = (product.input(i) for i in (0, 1))
     try:
-        return _writers(graph, left, m.over(left.shape[-1], left.type.rank - 1))
+        return writers(graph, left, m.over(left.shape[-1], left.type.rank - 1))
     except Miss as miss:
         try:
-            return _writers(graph, right, m.over(right.shape[-1], right.type.rank - 1))
+            return writers(graph, right, m.over(right.shape[-1], right.type.rank - 1))
         except Miss as other:
             raise Miss(f"{miss}; {other}") from None
 
@@ -135,7 +135,7 @@ def fold_into_readers(graph: Graph, value: Value, m: ChannelMap, sources: Sequen
     made: dict[int, Value] = {}
     for node, before in found.items():
         shared = node.input(1)
-        weight, bias = _before(node, before)
+        weight, bias = preceded(node, before)
         new = rebuild(graph, node, made.get(id(shared), weight), bias, sources)
         made[id(shared)] = new.input(1)
 
@@ -167,7 +167,7 @@ def _join(found: dict[Node, ChannelMap], more: dict[Node, ChannelMap]) -> None:
         found[node] = found[node].then(m) if node in found else m
 
 
-def _before(node: Node, m: ChannelMap) -> tuple[Array, Array | None]:
+def preceded(node: Node, m: ChannelMap) -> tuple[Array, Array | None]:
     """Weight and bias that apply m first; for a grouped convolution each group has its own channels."""
     weight, bias = double(node.input(1)), node.optional(2)
     groups = node.op.groups if isinstance(node.op, Conv) else 1
@@ -262,7 +262,9 @@ __all__ = [
     "is_weighted",
     "output_axis",
     "parameters",
+    "preceded",
     "rebuild",
     "renewed",
     "require_own_weights",
+    "writers",
 ]
