@@ -40,7 +40,6 @@ EXACT: tuple[Pass, ...] = (
     FoldRepnorm(),  # likewise
     RecognisePatchEmbed(),  # again: a norm may have stood between the convolution and its tokens
     MergeBranches(),  # after the norms, before calibration: merged weights have other ranges
-    MixInPlace(),  # after all scales are in weights: it needs the layers of the stream as they will be
     MergeHeads(),  # the head is one Linear from here on
     FoldAffineNorm(),  # leaves norms without parameters, which NormToRmsnorm needs
     FoldLinearChain(),  # after all scales are inside the weights that it multiplies out
@@ -48,19 +47,25 @@ EXACT: tuple[Pass, ...] = (
     CanonicaliseNorms(),  # what no layer could take
 )
 
-FLOAT_C: tuple[Pass, ...] = (
+FLOAT: tuple[Pass, ...] = (
     *EXACT,
+    MixInPlace(),  # not in EXACT: factors per channel in the stream are nothing to floats, but integers share a scale
+)
+"""What makes a float graph lean, whatever runs it."""
+
+FLOAT_C: tuple[Pass, ...] = (
+    *FLOAT,
     SplitLinear(),  # after everything that joins layers; not in EXACT, as the integer lowering splits for itself
 )
 """What brings a float graph into the form that `lowering.c.lower` takes for a library in single precision."""
 
-FLOAT_ONNX: tuple[Pass, ...] = tuple(each for each in EXACT if not isinstance(each, FoldAffineNorm | NormToRmsnorm))
+FLOAT_ONNX: tuple[Pass, ...] = tuple(each for each in FLOAT if not isinstance(each, FoldAffineNorm | NormToRmsnorm))
 """What makes a float graph lean where a norm is one operator that takes a scale and a shift at no cost, as in ONNX."""
 
-FLOAT_TFLITE: tuple[Pass, ...] = EXACT
-"""What makes a float graph lean where a norm is several operators, as in TFLite: affine parts are folded, means vanish."""
+FLOAT_TFLITE: tuple[Pass, ...] = FLOAT
+"""What makes a float graph lean where a norm is several operators, as in TFLite: its affine part is folded."""
 
-FLOAT_TVM: tuple[Pass, ...] = EXACT
+FLOAT_TVM: tuple[Pass, ...] = FLOAT
 """What makes a float graph lean where every element-wise op runs on the results of a product at no cost."""
 
 ROUNDS = 8
