@@ -273,7 +273,7 @@ def _in_order(about: Mapping[str, Any], file: Path, inputs: Mapping[str, Array])
     if wrong := [name for name, port in wanted.items() if np.shape(inputs[name]) != tuple(port["shape"])]:
         why = ", ".join(f"{np.shape(inputs[name])} for {tuple(wanted[name]['shape'])}" for name in wrong)
         raise UsageError("input has the wrong shape", where=wrong, why=why)
-    return [np.ascontiguousarray(inputs[name], port["dtype"]) for name, port in wanted.items()]
+    return [np.asarray(inputs[name], port["dtype"], order="C") for name, port in wanted.items()]
 
 
 def _named(about: Mapping[str, Any], arrays: list[Array]) -> dict[str, Array]:

@@ -1,16 +1,12 @@
-"""The one file that makes TVM compile: a program becomes a Relax module, machine code and a shared object.
-
-Runs in a child process (`python -m ...build FOLDER`): TVM's compiler can crash, and takes seconds to load.
-"""
+"""A program becomes a Relax module, machine code and a shared object; TVM's compiler can crash, so a child does it."""
 
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +15,9 @@ from .kernels.spec import Kernel
 from .machine import Machine
 from .program import Buffer, Program
 
-__all__ = ["ABOUT", "JOB", "KERNEL", "MAIN", "RESULT", "function", "library", "module"]
+__all__ = ["ABOUT", "KERNEL", "MAIN", "RESULT", "Build", "export", "function", "module"]
 
-JOB, RESULT = "job.pickle", "model.so"
+RESULT = "model.so"
 MAIN, ABOUT = "main", "about"
 """Functions of the library: the model, and what it says of itself (JSON)."""
 
@@ -71,17 +67,34 @@ def module(program: Program) -> Any:
     return block.get()
 
 
-def library(program: Program, path: Path, link: list[str]) -> None:
-    """Compile a program and link it to a shared object with the start of a linker's command line."""
-    import tvm
+@dataclass(frozen=True)
+class Build:
+    """The job of a child: a shared object named `RESULT`.
 
-    made = tvm.compile(module(program), target=tvm.target.Target(program.machine.tvm()))
+    Attributes:
+        program: What to compile.
+        link: Start of the linker's command line.
+    """
+
+    program: Program
+    link: tuple[str, ...]
+
+    def do(self, folder: Path) -> None:
+        """Compile and link."""
+        import tvm
+
+        target = tvm.target.Target(self.program.machine.tvm())
+        export(tvm.compile(module(self.program), target=target), folder / RESULT, self.link)
+
+
+def export(library: Any, path: Path, link: Sequence[str]) -> None:
+    """Link what TVM compiled to a shared object."""
 
     def linked(output: str, objects: list[str], options: object = None, **more: object) -> None:
         subprocess.run([*link, "-o", output, *objects], check=True)
 
     linked.output_format = "so"  # type: ignore[attr-defined]
-    made.export_library(str(path), fcompile=linked)
+    library.export_library(str(path), fcompile=linked)
 
 
 def _value(program: Program, slot: str, values: dict[str, Any]) -> Any:
@@ -115,15 +128,3 @@ def _fresh(label: str, names: dict[str, int]) -> str:
     label = label[:80]
     names[label] = names.get(label, 0) + 1
     return f"{KERNEL}{label}" if names[label] == 1 else f"{KERNEL}{label}_{names[label]}"
-
-
-def main(folder: Path) -> None:
-    """Build the job in a folder."""
-    job: Mapping[str, Any] = pickle.loads((folder / JOB).read_bytes())
-    library(job["program"], folder / RESULT, job["link"])
-
-
-if __name__ == "__main__":
-    # TVM's bridge loads PyTorch wherever it is installed, for which nothing here has a use.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    main(Path(sys.argv[1]))

@@ -1,26 +1,22 @@
-"""Times variants of one kernel in a process of its own, here or on a device behind an RPC tracker.
-
-`python -m ...measure FOLDER` reads the job there and prints the least seconds of each variant, as JSON.
-"""
+"""Times variants of one kernel in a child, here or on a device behind an RPC tracker."""
 
 from __future__ import annotations
 
 import json
-import pickle
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .build import JOB, function
+from .build import export, function
 from .kernels.spec import Kernel
 from .machine import Machine
 from .program import Buffer
 
-__all__ = ["Trial"]
+__all__ = ["TIMES", "Trial"]
+
+TIMES = "times.json"
 
 REPEATS, LEAST_MS = 5, 20
 ROUNDS = 2
@@ -41,6 +37,10 @@ class Trial:
     variants: tuple[tuple[Kernel, tuple[Buffer, ...]], ...]
     link: tuple[str, ...]
     device: tuple[str, int, str] | None = None
+
+    def do(self, folder: Path) -> None:
+        """Compile and measure; leaves the least seconds of each variant as `TIMES`."""
+        (folder / TIMES).write_text(json.dumps(seconds(self, folder)), encoding="utf-8")
 
 
 def seconds(trial: Trial, folder: Path) -> list[float]:
@@ -74,19 +74,8 @@ def _loaded(built: Any, trial: Trial, folder: Path) -> tuple[Any, Any]:
         return built, tvm.cpu()
     from tvm import rpc
 
-    def linked(output: str, objects: list[str], options: object = None, **more: object) -> None:
-        subprocess.run([*trial.link, "-o", output, *objects], check=True)
-
-    linked.output_format = "so"  # type: ignore[attr-defined]
-    built.export_library(str(folder / "trial.so"), fcompile=linked)
+    export(built, folder / "trial.so", trial.link)
     host, port, key = trial.device
     remote = rpc.connect_tracker(host, port).request(key, session_timeout=120)
     remote.upload(str(folder / "trial.so"))
     return remote.load_module("trial.so"), remote.cpu()
-
-
-if __name__ == "__main__":
-    # As in `build`.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    where = Path(sys.argv[1])
-    print(json.dumps(seconds(pickle.loads((where / JOB).read_bytes()), where)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import platform
 import re
 import tempfile
@@ -17,11 +16,10 @@ from ...ir.graph import Graph
 from .. import zig
 from ..artifact import digest
 from . import child
-from .build import JOB
 from .kernels.spec import Tile
 from .lower import lower
 from .machine import Machine
-from .measure import Trial
+from .measure import TIMES, Trial
 from .program import Program
 from .site import Tiles
 
@@ -160,9 +158,8 @@ def _trial(product: str, programs: Sequence[Program], machine: Machine, place: t
 
 def _seconds(trial: Trial, limit: float) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / JOB).write_bytes(pickle.dumps(trial))
-        output = child.run(f"{__package__}.measure", [folder], limit)
-    return [float(each) for each in json.loads(output.strip().splitlines()[-1])]
+        child.run(trial, Path(folder), limit)
+        return [float(each) for each in json.loads((Path(folder) / TIMES).read_text(encoding="utf-8"))]
 
 
 def _text(tile: Tile) -> str:
