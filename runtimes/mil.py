@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from . import timing
 from .mlprogram import MODES, Mode, Program, evaluate, located, read
 from .runner import Layer, Measurement, Runner, Session
 
@@ -64,9 +65,7 @@ class Evaluator:
 
     def run(self, artifact: Path, inputs: Mapping[str, np.ndarray]) -> Measurement:
         """One inference; there is no latency."""
-        session = self.open(artifact)
-        outputs = session.run(inputs)
-        return Measurement(self.name, session.device, self.kind, outputs, outputs)
+        return timing.run(self, artifact, inputs)
 
 
 RUNNER: Runner = Evaluator()

@@ -46,6 +46,7 @@ HOMES = {
     "click": ("cli/",),
     "rich": ("cli/console.py",),
     "coremltools": ("lowering/coreml/", "runtimes/coreml.py"),
+    "PIL": ("runtimes/coreml.py",),
     "tvm": ("lowering/tvm/", "runtimes/tvm.py"),
     "ai_edge_litert": ("lowering/tflite/", "runtimes/litert"),
     "flatbuffers": ("lowering/tflite/",),
