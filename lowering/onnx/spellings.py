@@ -11,7 +11,8 @@ import numpy as np
 from ...ir.op import Op
 from ...ir.ops import activation, conv, elementwise, linear, norm, pool, shape
 from ...ir.ops.attention import Attention
-from .site import FormError, Site
+from ...ir.ops.quant import Dequantize, Quantize
+from .site import FormError, Site, stored
 
 __all__ = ["SPELLINGS"]
 
@@ -20,6 +21,9 @@ Spelling = Callable[[Site, Any], Result]
 
 GROUP_NORM_SINCE = 21
 """Before this opset GroupNormalization has a scale and shift per group, not per channel."""
+
+WIDE_INTEGERS_SINCE = 21
+"""Before this opset QuantizeLinear makes eight bits only."""
 
 ATTENTION_SINCE = RMS_NORM_SINCE = 23
 
@@ -54,11 +58,14 @@ def silu(site: Site, op: activation.Silu) -> Result:
 
 def dense(site: Site, op: linear.Linear) -> Result:
     """Gemm for rows with a bias, else MatMul and Add; Gemm takes matrices only."""
+    if stored(site.node.input(1)):
+        y = site.add("Gemm", site.rows(), site[1], site.bias(2), transB=1)
+        return y if site.rank == 2 else site.reshape(y, site.node.output.shape)
     weight, turned = site.matrix(1)
-    if site.rank == 2 and site[2]:
+    if site.rank == 2 and site.has(2):
         return site.add("Gemm", site.x, weight, site[2], transB=int(not turned))
     product = site.add("MatMul", site.x, weight if turned else site.add("Transpose", weight, perm=(1, 0)))
-    return site.add("Add", product, site[2]) if site[2] else product
+    return site.add("Add", product, site[2]) if site.has(2) else product
 
 
 def convolution(site: Site, op: conv.Conv) -> str:
@@ -75,7 +82,7 @@ def patch_embed(site: Site, op: conv.PatchEmbed) -> Result:
 
 def _conv(site: Site, op: conv.Conv) -> str:
     return site.add(
-        "Conv", *site.operands(), kernel_shape=site.node.input(1).shape[2:],
+        "Conv", site.x, site[1], site.bias(2), kernel_shape=site.node.input(1).shape[2:],
         strides=op.strides, pads=op.pads, dilations=op.dilations, group=op.groups,
     )  # fmt: skip
 
@@ -186,6 +193,24 @@ def resize(site: Site, op: shape.Resize) -> Result:
     return site.add("Resize", site.x, "", "", sizes, **how)
 
 
+def to_integers(site: Site, op: Quantize) -> Result:
+    """QuantizeLinear."""
+    _require_integers(site, op.dtype)
+    axis = {} if op.quant.axis is None else {"axis": op.quant.axis}
+    return site.add("QuantizeLinear", site.x, *site.meaning(op.quant, site.node.output), **axis)
+
+
+def to_reals(site: Site, op: Dequantize) -> Result:
+    """DequantizeLinear; that of a constant stands where it is read first."""
+    _require_integers(site, site.node.input(0).dtype)
+    return site.real(site.x, op.quant, site.node.input(0))
+
+
+def _require_integers(site: Site, dtype: str) -> None:
+    if dtype not in ("int8", "uint8") and not (dtype in ("int16", "uint16") and site.opset >= WIDE_INTEGERS_SINCE):
+        raise FormError(f"opset {site.opset} has no crossing from or to {dtype}")
+
+
 SPELLINGS: dict[type[Op], Spelling] = {
     **{
         cls: same(cls.__name__)
@@ -213,6 +238,8 @@ SPELLINGS: dict[type[Op], Spelling] = {
     norm.LayerNorm: layer_norm,
     norm.RepNorm: batch_norm,
     norm.RMSNorm: rms_norm,
+    Dequantize: to_reals,
+    Quantize: to_integers,
     pool.AveragePool: window("AveragePool"),
     pool.MaxPool: window("MaxPool"),
     pool.Mean: reduction("ReduceMean"),
@@ -228,4 +255,4 @@ SPELLINGS: dict[type[Op], Spelling] = {
     shape.Split: lambda site, op: site.several(len(op.sizes), "Split", site.x, site.ints(op.sizes), axis=op.axis),
     shape.Transpose: lambda site, op: site.add("Transpose", site.x, perm=op.perm),
 }  # fmt: skip
-"""The float ops; integers are not written in this form."""
+"""The float ops, and the crossings between real numbers and integers."""

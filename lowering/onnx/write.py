@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from ...ir.errors import InternalError, ModelError, Unsupported, UsageError
 from ...ir.graph import Graph, Node, Value
-from .site import FormError, Site, Store
+from .site import FormError, Site, Store, stored
 from .spellings import SPELLINGS
 
 __all__ = ["OPSET", "OPSETS", "check", "write"]
@@ -38,10 +39,12 @@ def write(graph: Graph, opset: int = OPSET) -> ModelProto:
     if opset not in OPSETS:
         raise UsageError(f"ONNX of opset {opset} is not written", do=f"choose one of {', '.join(map(str, OPSETS))}")
     _require_known(graph)
-    store = Store({value.name for value in _values(graph)})
-    nodes = _spelled(graph, opset, store)
+    store = Store({value.name for value in _values(graph)}, frozenset(graph.outputs))
+    nodes = _live(_spelled(graph, opset, store), graph)
     inputs, outputs = [_port(value) for value in graph.inputs], [_port(value) for value in graph.outputs]
-    inner = [_port(value) for node in graph.nodes for value in node.outputs if value not in graph.outputs]
+    made = {name for node in nodes for name in node.output}
+    values = [value for node in graph.nodes for value in node.outputs if value.name in made]
+    inner = [_port(value, store.unsigned(value)) for value in values if value not in graph.outputs]
     if sum(len(tensor.raw_data) for tensor in store.tensors) > MOST_BYTES:
         raise ModelError("the weights are larger than 2 GiB", where=[graph.name], do="choose a smaller model")
     model = helper.make_model(
@@ -84,6 +87,8 @@ def _spelled(graph: Graph, opset: int, store: Store) -> list[NodeProto]:
     made: list[NodeProto] = []
     refused: dict[str, str] = {}
     for node in graph.nodes:
+        if stored(node.outputs[0]) and not any(value is node.output for value in graph.outputs):
+            continue
         site = Site(node, opset, store)
         try:
             result = SPELLINGS[type(node.op)](site, node.op)
@@ -101,6 +106,16 @@ def _spelled(graph: Graph, opset: int, store: Store) -> list[NodeProto]:
     return made
 
 
+def _live(nodes: list[NodeProto], graph: Graph) -> list[NodeProto]:
+    """Those that something depends on: spellings may pass over what another of our nodes made."""
+    needed, live = {value.name for value in graph.outputs}, list[NodeProto]()
+    for node in reversed(nodes):
+        if any(name in needed for name in node.output):
+            needed.update(node.input)
+            live.append(node)
+    return live[::-1]
+
+
 def _settle(site: Site, results: tuple[str, ...]) -> None:
     """Give the results the names of ours, and every node its origin."""
     node: Node = site.node
@@ -112,5 +127,6 @@ def _settle(site: Site, results: tuple[str, ...]) -> None:
             field[:] = [names.get(name, name) for name in field]
 
 
-def _port(value: Value) -> ValueInfoProto:
-    return helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(value.type.numpy), value.shape)
+def _port(value: Value, unsigned: bool = False) -> ValueInfoProto:
+    dtype = np.dtype("uint8") if unsigned else value.type.numpy
+    return helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(dtype), value.shape)

@@ -52,7 +52,7 @@ def fit(w: Array, bias: Array | None, zero: int, most: int, observer: str = "min
     real = np.asarray(w, np.float64)
     offset = np.zeros(len(real)) if bias is None else np.asarray(bias, np.float64)
     peak = np.abs(real).max(axis=1, initial=0.0)
-    scale = peak * (clips(real, peak) if observer == "mse" else 1.0) / 127
+    scale = peak * (_clips(real, peak) if observer == "mse" else 1.0) / 127
     scale = np.maximum(scale, np.abs(offset) / 2**29)
     scale = np.where(scale == 0, SMALLEST, scale)
     while True:
@@ -65,7 +65,7 @@ def fit(w: Array, bias: Array | None, zero: int, most: int, observer: str = "min
         scale = np.where(over, scale * np.maximum(1.02, reach / INT32_MAX), scale)
 
 
-def clips(real: Array, peak: Array) -> Array:
+def _clips(real: Array, peak: Array) -> Array:
     """Per row, the share of the largest weight to cover that gives the least squared error."""
     errors = []
     for clip in CLIPS:

@@ -23,17 +23,15 @@ from ...ops.quant import Dequantize, Quantize
 from ...ops.shape import Reshape, Slice, Split, Transpose
 from . import observers
 from .calibrate import Statistics
-from .fit_weights import clips
+from .int8_weights import MOST_BIAS, TINY, rounded, single
 from .observe import Observed
 
-__all__ = ["LAYERS", "Notes", "QdqOptions", "candidates", "quantise_operands", "weight_quant"]
+__all__ = ["LAYERS", "Notes", "QdqOptions", "candidates", "quantise_operands"]
 
 LAYERS = (Linear, Conv, PatchEmbed)
 MOVES = (Reshape, Transpose, Slice, Split, MaxPool)
 """They make no new numbers: integers go through them as they are."""
 
-TINY = float(np.finfo(np.float32).tiny)
-MOST_BIAS = 2.0**30
 MOST_TERMS = 2**31 // (255 * 127) - 1
 """So many products of eight bits are sure to fit 32, with any zero point."""
 
@@ -45,12 +43,14 @@ class QdqOptions:
     Attributes:
         observer: "minmax", "percentile" or "mse", for activations.
         weights: "minmax" or "mse", for the scale of each output's weights.
+        pairs: Whether weights are kept so small that processors that add two products in 16 bits do not saturate.
         results: Which layers' results become integers as well; a runtime needs that of some to compute in integers.
         keep: Results' names of the layers that stay in real numbers.
     """
 
     observer: str = "mse"
     weights: str = "mse"
+    pairs: bool = False
     results: tuple[type[Linear | Conv | PatchEmbed], ...] = LAYERS
     keep: frozenset[str] = frozenset()
 
@@ -132,13 +132,13 @@ class _Work:
             return
         x, w, b = node.input(0), node.input(1), node.optional(2)
         self.graph.set_input(node, 0, self.operand(x))
-        producer = node.input(0).producer
-        assert producer is not None
-        step = _step(producer)
-        quant = weight_quant(w.array, None if b is None else b.array, step, self.options.weights)
-        self.graph.set_input(node, 1, self.weight(w, quant))
+        step = _quant(node.input(0)).scale
+        assert isinstance(step, float)
+        floor = np.zeros(len(w.array)) if b is None else np.abs(b.array) / (step * MOST_BIAS)
+        made = self.weight(w, np.maximum(floor, TINY / min(step, 1.0)))
+        self.graph.set_input(node, 1, made)
         if b is not None:
-            self.graph.set_input(node, 2, self.graph.constant(_snapped(b.array, quant, step), b.name))
+            self.graph.set_input(node, 2, self.graph.constant(_snapped(b.array, _quant(made), step), b.name))
         if isinstance(node.op, self.options.results):
             self.result(_closing(node).output)
         self.notes.quantised.append(name)
@@ -171,48 +171,22 @@ class _Work:
     def quant(self, x: Value) -> Quant:
         """Scale and zero point of an activation."""
         low, high = observers.interval(self.seen[id(x)], self.options.observer)
-        return _single(observers.asymmetric(low, high))
+        return single(observers.asymmetric(low, high))
 
-    def weight(self, w: Value, quant: Quant) -> Value:
+    def weight(self, w: Value, floor: Array) -> Value:
         """The int8 form of a weight; readers that need the same scales share it."""
-        key = (id(w), quant)
+        made = rounded(w.array, floor, self.options.weights == "mse", self.options.pairs)
+        key = (id(w), made.quant)
         if key not in self.weights:
-            q = np.clip(np.rint(w.array / quant.scales(w.array)), -127, 127).astype(np.int8)
-            stored = self.graph.constant(q, f"{w.name}.q", quant)
-            self.weights[key] = self.graph.add(Dequantize(quant), stored, name=f"{w.name}.dq")
+            stored = self.graph.constant(made.integers, f"{w.name}.q", made.quant)
+            self.weights[key] = self.graph.add(Dequantize(made.quant), stored, name=f"{w.name}.dq")
         return self.weights[key]
 
 
-def weight_quant(w: Array, bias: Array | None, step: float, how: str = "mse") -> Quant:
-    """A symmetric scale for each output (axis 0), such that the bias is at most 2^30 steps of the products.
-
-    Where that makes a scale coarser, the weights are as nothing beside the bias.
-
-    Args:
-        w: Real weights, output first.
-        bias: One number an output, or None.
-        step: Scale of the activations.
-        how: "minmax" covers the largest weight of an output; "mse" may clip it for less squared error.
-    """
-    rows = np.asarray(w, np.float64).reshape(len(w), -1)
-    peak = np.abs(rows).max(axis=1, initial=0.0)
-    scale = peak * (clips(rows, peak) if how == "mse" else 1.0) / 127
-    if bias is not None:
-        scale = np.maximum(scale, np.abs(bias) / (step * MOST_BIAS))
-    scale = np.where(scale == 0, 1.0, np.maximum(scale, TINY / min(step, 1.0)))
-    return _single(Quant(tuple(scale.tolist()), 0, 0))
-
-
-def _single(quant: Quant) -> Quant:
-    """Scales as float32 holds them, none so small that its reciprocal is infinite."""
-    scales = np.maximum(np.asarray(quant.scale, np.float32), np.float32(TINY))
-    return Quant(tuple(scales.tolist()) if scales.ndim else float(scales), quant.zero_point, quant.axis)
-
-
-def _step(dequantize: Node) -> float:
-    scale = dequantize.op.attributes()["quant"].scale
-    assert isinstance(scale, float)
-    return scale
+def _quant(made: Value) -> Quant:
+    node = made.producer
+    assert node is not None and isinstance(node.op, Dequantize)
+    return node.op.quant
 
 
 def _snapped(bias: Array, weights: Quant, step: float) -> Array:
