@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +28,18 @@ class Projection:
     linears: tuple[Node, ...]
 
 
-def projections(node: Node, outputs: list[Value]) -> tuple[Projection, ...]:
-    """The Linears in front of an Attention that are written together with it, by source."""
+def projections(node: Node, outputs: list[Value], kept: Collection[str] = ()) -> tuple[Projection, ...]:
+    """The Linears in front of an Attention that are written together with it, by source.
+
+    None whose output, or the Attention's, is among those `kept` in another precision.
+    """
     groups: dict[Value, list[int]] = {}
     for index in range(3):
         value = node.input(index)
         made = value.producer
         if made is None or type(made.op) is not Linear or value in outputs or len(value.uses) > 1:
+            continue
+        if value.name in kept or node.output.name in kept:
             continue
         if all(each is None or each.data is not None for each in made.inputs[1:]):
             groups.setdefault(made.input(0), []).append(index)
@@ -43,9 +49,9 @@ def projections(node: Node, outputs: list[Value]) -> tuple[Projection, ...]:
     )
 
 
-def absorbed(graph: Graph) -> dict[Node, tuple[Projection, ...]]:
+def absorbed(graph: Graph, kept: Collection[str] = ()) -> dict[Node, tuple[Projection, ...]]:
     """The projections of every Attention of a graph."""
-    return {node: projections(node, graph.outputs) for node in graph.nodes if type(node.op) is Attention}
+    return {node: projections(node, graph.outputs, kept) for node in graph.nodes if type(node.op) is Attention}
 
 
 def attention(site: Site, op: Attention) -> Var:

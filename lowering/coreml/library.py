@@ -13,7 +13,7 @@ from typing import Any
 
 from ...ir.errors import MachineError
 
-__all__ = ["EXTRA", "coremltools", "mil", "quiet", "why_not"]
+__all__ = ["EXTRA", "coremltools", "mil", "optimizer", "quiet", "why_not"]
 
 EXTRA = "pip install edgesmith[coreml]"
 
@@ -61,3 +61,10 @@ def mil() -> Any:
         found = importlib.import_module("coremltools.converters.mil.mil")
     found.Builder.name_count.clear()
     return found
+
+
+def optimizer() -> Any:
+    """Its ways to store weights in fewer bits."""
+    coremltools()
+    with quiet():
+        return importlib.import_module("coremltools.optimize.coreml")

@@ -28,7 +28,7 @@ class Form:
         release: The oldest iOS that must take it: 16, 17 or 18.
         dtype: Precision of every node that is not kept.
         channels_first: Whether tokens lie as [B, C, 1, N], the Neural Engine's own layout.
-        kept: Names of the nodes that stay in float32.
+        kept: Names of the first outputs of the nodes that stay in float32.
     """
 
     release: int = 18
@@ -38,7 +38,7 @@ class Form:
 
     def of(self, node: Node) -> str:
         """The precision of a node."""
-        return "float32" if node.name in self.kept else self.dtype
+        return "float32" if node.outputs[0].name in self.kept else self.dtype
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def build(graph: Graph, form: Form) -> Program:
     _require_known(graph)
     target, library = getattr(coremltools().target, f"iOS{form.release}"), mil()
     with quiet():
-        store = Store(library.Builder, form.release, projections=absorbed(graph))
+        store = Store(library.Builder, form.release, projections=absorbed(graph, form.kept))
         for value in (*graph.inputs, *graph.outputs):
             store.reserve(value)
         given = {store.reserve(value): library.Builder.placeholder(shape=value.shape) for value in graph.inputs}

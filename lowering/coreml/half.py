@@ -1,0 +1,261 @@
+"""What float16 breaks, found before it is written: each hazard has a detector, and a fix or a stay in float32."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...ir.graph import Graph, Node, Value
+from ...ir.ops import activation, elementwise, linear, norm, pool, shape
+from ...ir.ops.attention import Attention
+from .intervals import UNKNOWN, Interval, intervals, largest
+
+__all__ = ["HAZARDS", "Lint", "examine"]
+
+LARGEST = 65504.0
+LEAST = 2.0**-24
+"""Ends of float16: what is larger is infinite, what is less than half of the least is nothing."""
+
+CUBE_ROOT = 40.0
+"""The tanh form of Gelu cubes its operand."""
+
+MASKED = -1e4
+"""As good as no weight at all after a softmax, and far from the end of the range."""
+
+SQUARE_ROOT = 255.0
+"""Norms square their operand."""
+
+
+@dataclass
+class Lint:
+    """What was found.
+
+    Attributes:
+        kept: Reason, by the name of the first output of a node that stays in float32.
+        fixed: What was changed, by the name of the first output of the node.
+        unproven: Names of values of which nothing says that they stay within range.
+    """
+
+    kept: dict[str, str] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
+    unproven: list[str] = field(default_factory=list)
+
+    def keep(self, node: Node, hazard: str, why: str) -> None:
+        """Let a node stay in float32; the first reason stands."""
+        self.kept.setdefault(node.outputs[0].name, f"{hazard}: {why}")
+
+    def fix(self, node: Node, hazard: str, how: str) -> None:
+        """Note a change."""
+        self.fixed[node.outputs[0].name] = f"{hazard}: {how}"
+
+    def notes(self, measured: bool) -> tuple[str, ...]:
+        """The same in sentences."""
+        said = [f"float16, {name} is changed ({how})" for name, how in self.fixed.items()]
+        said += [f"float16, {name} stays in float32 ({why})" for name, why in self.kept.items()]
+        if self.unproven:
+            basis = "the data given and intervals" if measured else "intervals alone (no ranges were measured)"
+            said.append(f"float16, {len(self.unproven)} values are not shown to stay within range by {basis}")
+        return tuple(said)
+
+
+def examine(graph: Graph, measured: Mapping[str, Interval]) -> Lint:
+    """Repair a graph for float16 where the repair is exact, and say which nodes have to stay in float32.
+
+    Args:
+        graph: Changed in place: masks are finite, scores are scaled before their product, norms see small numbers.
+        measured: Lowest and highest value seen, by name of the graph's values; may be empty.
+    """
+    lint = Lint()
+    known = dict(measured)
+    for repair in (_masks, _scores):
+        repair(graph, known, lint)
+    bounds = _evidence(graph, known)
+    _norms(graph, bounds, lint)
+    _means(graph, bounds, lint)
+    bounds = _evidence(graph, known)
+    for node in graph.nodes:
+        for hazard, detect in HAZARDS.items():
+            if why := detect(node, bounds):
+                lint.keep(node, hazard, why)
+    unsure = [value.name for node in graph.nodes for value in node.outputs if math.isinf(largest(bounds[value]))]
+    lint.unproven = [name for name in unsure if name not in lint.kept]
+    return lint
+
+
+def _evidence(graph: Graph, known: Mapping[str, Interval]) -> dict[Value, Interval]:
+    """Intervals that say something: one that was not measured and is past the end proves nothing either way."""
+    found = intervals(graph, known)
+    vague = (value for value, each in found.items() if value.name not in known and largest(each) > LARGEST)
+    return {**found, **dict.fromkeys(vague, UNKNOWN)}
+
+
+def _put(graph: Graph, node: Node, result: Value) -> Node:
+    """Let a value take a node's place and name; the node that makes it."""
+    name = node.output.name
+    graph.replace(node.output, result)
+    graph.erase(node)
+    if result.name != name:
+        graph.rename(result, name)
+    assert result.producer is not None
+    return result.producer
+
+
+# ---- repairs ----
+
+
+def _masks(graph: Graph, known: dict[str, Interval], lint: Lint) -> None:
+    """Constants of minus infinity, or next to it, that are added to scores."""
+    for node in graph.nodes:
+        for index, value in enumerate(node.inputs):
+            added = (isinstance(node.op, elementwise.Add) and _reaches_softmax(node.output)) or (
+                isinstance(node.op, Attention) and index == 3
+            )
+            if added and value is not None and value.data is not None and value.data.min(initial=0.0) < 2 * MASKED:
+                finite = np.maximum(value.data, np.asarray(MASKED, value.data.dtype))
+                graph.set_input(node, index, graph.constant(finite, f"{value.name}_finite"))
+                known.pop(node.output.name, None)
+                lint.fix(node, "mask", f"numbers below {2 * MASKED:g} are {MASKED:g}")
+
+
+def _reaches_softmax(value: Value) -> bool:
+    return any(isinstance(reader.op, activation.Softmax) for reader in value.readers)
+
+
+def _scores(graph: Graph, known: dict[str, Interval], lint: Lint) -> None:
+    """A product that is scaled down after it is made: its first operand is scaled instead."""
+    for node in graph.nodes:
+        if not isinstance(node.op, elementwise.Mul | elementwise.Div):
+            continue
+        product, factor = node.inputs[0], node.inputs[1]
+        made = None if product is None else product.producer
+        if made is None or factor is None or factor.data is None or not isinstance(made.op, linear.MatMul):
+            continue
+        if factor.type.size != 1 or len(product.uses) > 1 or product in graph.outputs:  # type: ignore[union-attr]
+            continue
+        by = float(factor.data.reshape(-1)[0])
+        by = by if isinstance(node.op, elementwise.Mul) else 1 / by
+        if not 0 < abs(by) < 1:
+            continue
+        scale = graph.constant(np.array(by, np.float32), f"{node.output.name}_scale")
+        scaled = graph.add(elementwise.Mul(), made.input(0), scale, name=f"{node.output.name}_scaled")
+        again = graph.add(
+            linear.MatMul(), scaled, made.input(1), name=node.name, sources=(*made.sources, *node.sources)
+        )
+        known.pop(made.output.name, None)
+        lint.fix(_put(graph, node, again), "scores", f"the factor {by:g} is on the first operand of the product")
+        graph.erase(made)
+
+
+def _norms(graph: Graph, bounds: Mapping[Value, Interval], lint: Lint) -> None:
+    """Norms of large numbers see them divided by a power of two, which changes nothing but their epsilon."""
+    for node in graph.nodes:
+        if not isinstance(node.op, norm.LayerNorm | norm.RMSNorm | norm.GroupNorm):
+            continue
+        x = node.input(0)
+        size = largest(bounds[x])
+        if SQUARE_ROOT < size <= LARGEST:
+            shift = math.ceil(math.log2(size / SQUARE_ROOT))
+            factor = graph.constant(np.array(2.0**-shift, np.float32), f"{node.output.name}_shrink")
+            small = graph.add(elementwise.Mul(), x, factor, name=f"{node.output.name}_small", sources=node.sources)
+            op = dataclasses.replace(node.op, eps=node.op.eps * 4.0**-shift)
+            again = graph.add(op, small, *node.inputs[1:], name=node.name, sources=node.sources)
+            node = _put(graph, node, again)
+            lint.fix(node, "squares", f"its operand reaches {size:.3g} and is divided by {2**shift}")
+        if node.op.eps < LEAST / 2:  # type: ignore[attr-defined]
+            lint.fix(node, "epsilon", f"{node.op.eps:.1e} would be 0, it is {LEAST:.1e}")  # type: ignore[attr-defined]
+
+
+def _means(graph: Graph, bounds: Mapping[Value, Interval], lint: Lint) -> None:
+    """Means over an image whose sum would overflow go over its rows first."""
+    for node in graph.nodes:
+        op = node.op
+        if type(op) is not pool.Mean or len(op.axes) != 2 or not _sums_too_large(node, bounds):
+            continue
+        first, last = sorted(axis % node.input(0).type.rank for axis in op.axes)
+        rows = graph.add(pool.Mean((last,), True), node.input(0), name=f"{node.output.name}_rows", sources=node.sources)
+        both = graph.add(pool.Mean((first,), True), rows, name=node.name, sources=node.sources)
+        if not op.keepdims:
+            both = graph.add(shape.Reshape(node.output.shape), both, name=node.name, sources=node.sources)
+        lint.fix(_put(graph, node, both), "sum", "the mean is taken in two steps")
+
+
+def _sums_too_large(node: Node, bounds: Mapping[Value, Interval]) -> bool:
+    size = largest(bounds[node.input(0)])
+    n = node.input(0).type.size // max(node.output.type.size, 1)
+    return math.isfinite(size) and size * n > LARGEST
+
+
+# ---- detectors: why a node has to stay in float32, or nothing ----
+
+
+def _overflow(node: Node, bounds: Mapping[Value, Interval]) -> str:
+    """Results or operands past the end of the range."""
+    for value in (*node.outputs, *node.inputs):
+        if value is not None and value.data is None and LARGEST < largest(bounds[value]) < math.inf:
+            return f"{value.name} reaches {largest(bounds[value]):.3g}"
+    return ""
+
+
+def _exponential(node: Node, bounds: Mapping[Value, Interval]) -> str:
+    """exp past 11.09 is infinite, and what softplus and its like make of it as well."""
+    for each in (node, *(value.producer for value in node.inputs if value is not None and value.producer)):
+        if isinstance(each.op, activation.Exp) and bounds[each.output][1] > LARGEST:
+            return f"exp of up to {bounds[each.input(0)][1]:.3g}"
+    return ""
+
+
+def _cube(node: Node, bounds: Mapping[Value, Interval]) -> str:
+    """Gelu by tanh of a large number."""
+    if isinstance(node.op, activation.Gelu) and node.op.approximate == "tanh":
+        size = largest(bounds[node.input(0)])
+        if CUBE_ROOT < size < math.inf:
+            return f"the cube of up to {size:.3g}"
+    return ""
+
+
+def _sum(node: Node, bounds: Mapping[Value, Interval]) -> str:
+    """A sum, or a mean of one axis, whose partial sums may overflow."""
+    if isinstance(node.op, pool.Sum | pool.Mean) and _sums_too_large(node, bounds):
+        return f"a sum of numbers up to {largest(bounds[node.input(0)]):.3g}"
+    return ""
+
+
+def _constant(node: Node, bounds: Mapping[Value, Interval]) -> str:
+    """Constants past the end of the range, or so small that much of them is lost."""
+    for value in node.inputs:
+        if value is None or value.data is None or value.data.dtype.kind != "f" or not value.data.size:
+            continue
+        data = value.data.astype(np.float64)
+        finite = data[np.isfinite(data)]
+        if np.abs(finite).max(initial=0.0) > LARGEST:
+            return f"{value.name} holds {np.abs(finite).max():.3g}"
+        lost = np.linalg.norm(finite - finite.astype(np.float16).astype(np.float64))
+        if lost > 1e-2 * np.linalg.norm(finite):
+            return f"{value.name} loses {lost / np.linalg.norm(finite):.0%} to rounding"
+    return ""
+
+
+def _quotient(node: Node, bounds: Mapping[Value, Interval]) -> str:
+    """Division by what may be nothing in float16 but was not."""
+    index = {elementwise.Div: 1, activation.Reciprocal: 0, activation.Log: 0}.get(type(node.op))
+    if index is None or node.input(index).data is not None:
+        return ""
+    low, high = bounds[node.input(index)]
+    if (0 < low < LEAST * 1024) or (-LEAST * 1024 < high < 0):
+        return f"a divisor or logarithm of {min(abs(low), abs(high)):.1e}"
+    return ""
+
+
+HAZARDS: dict[str, Callable[[Node, Mapping[Value, Interval]], str]] = {
+    "exponential": _exponential,
+    "cube": _cube,
+    "sum": _sum,
+    "constant": _constant,
+    "quotient": _quotient,
+    "overflow": _overflow,
+}
+"""Detectors by name of what they find; repairs are named mask, scores, squares, epsilon and sum."""
