@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...ir.errors import MachineError
-from .. import Backend, Job, Option, Written
+from .. import Backend, Job, Option, Port, Written
 
 if TYPE_CHECKING:
     from ...ir.passes.base import Pass
 
 __all__ = ["BACKEND", "Tflite"]
+
+MODES = ("auto", "static", "dynamic")
+"""See `integers.decide`."""
 
 NEEDS = ("ai_edge_litert", "flatbuffers")
 
@@ -31,7 +34,11 @@ class Tflite:
     @property
     def options(self) -> Mapping[str, Option]:
         """The order of an image's axes, which every other runtime of this format expects channels last."""
-        return {"input_layout": Option("nchw", ("nchw", "nhwc"), "Order of the axes of image inputs.")}
+        return {
+            "input_layout": Option("nchw", ("nchw", "nhwc"), "Order of the axes of image inputs."),
+            "activations": Option("auto", MODES, "Which int8 layers compute in integers throughout."),
+            "projections": Option("apart", ("apart", "joined"), "Queries, keys and values apart, or by one operator."),
+        }
 
     def why_not(self) -> str | None:
         """The extra that brings the schema."""
@@ -50,9 +57,12 @@ class Tflite:
             raise MachineError("TFLite models cannot be written on this computer", do=how)
         from .write import write
 
-        model = write(job.graph, job.dtype, job.options["input_layout"])
+        model = write(job.graph, job.dtype, job.options)
         path.write_bytes(model.data)
-        return Written(model.operators, model.notes, model.details)
+        images = [value.name for value in job.graph.inputs if value.type.rank == 4]
+        turned = images if job.options["input_layout"] == "nhwc" else []
+        ports = tuple(Port(name, name, (0, 2, 3, 1)) for name in turned)
+        return Written(model.operators, model.notes, model.details, ports)
 
 
 BACKEND: Backend = Tflite()

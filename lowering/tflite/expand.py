@@ -10,23 +10,42 @@ from ...ir.ops.attention import Attention
 from ...ir.ops.conv import Conv, PatchEmbed
 from ...ir.ops.elementwise import Add, Mul
 from ...ir.ops.linear import Linear, MatMul
+from ...ir.ops.quant import Dequantize
 from ...ir.ops.shape import Reshape, Slice, Split, Transpose
-from ...ir.passes.exact.fold_constants import FoldConstants
 
 __all__ = ["expand"]
 
 HEADS_FIRST = (0, 2, 1, 3)
 
 
-def expand(graph: Graph) -> None:
-    """Take every Attention and PatchEmbed of the graph apart; nothing of constants alone is left to compute."""
+def expand(graph: Graph, joined: bool = False) -> None:
+    """Take every Attention and PatchEmbed of the graph apart; nothing of constants alone is left to compute.
+
+    Args:
+        graph: It is changed.
+        joined: Compute q, k and v of one input by one Linear. These are fewer operators, but their results have to be
+            cut apart, which costs more than the operators saved do.
+    """
     for node in graph.nodes:
         if isinstance(node.op, Attention):
-            graph.replace(node.output, _attention(graph, node, node.op))
+            together = _projections(node) if joined else []
+            graph.replace(node.output, _attention(graph, node, node.op, together))
         elif isinstance(node.op, PatchEmbed):
             graph.replace(node.output, _patches(graph, node, node.op))
+    _fold(graph)
     graph.prune()
-    FoldConstants().apply(graph)
+
+
+def _fold(graph: Graph) -> None:
+    """Compute what depends on constants alone; weights kept in integers are left so, and outputs as well."""
+    for node in graph.nodes:
+        operands = [value for value in node.inputs if value is not None]
+        public = any(value in graph.outputs for value in node.outputs)
+        if public or isinstance(node.op, Dequantize) or not all(value.is_constant for value in operands):
+            continue
+        results = node.op.reference(*(None if value is None else value.array for value in node.inputs))
+        for old, array in zip(node.outputs, results if isinstance(results, tuple) else (results,), strict=True):
+            graph.replace(old, graph.constant(np.asarray(array), f"{old.name}.known", old.type.quant))
 
 
 def _patches(graph: Graph, node: Node, op: PatchEmbed) -> Value:
@@ -39,10 +58,10 @@ def _patches(graph: Graph, node: Node, op: PatchEmbed) -> Value:
     return found
 
 
-def _attention(graph: Graph, node: Node, op: Attention) -> Value:
+def _attention(graph: Graph, node: Node, op: Attention, together: list[int]) -> Value:
     """Two batched products with a softmax between, over [B, H, N, d]."""
     name, sources = node.name, node.sources
-    queries, keys, values = _heads(graph, node, op)
+    queries, keys, values = _heads(graph, node, op, together)
     if op.scale != 1:
         factor = graph.constant(np.array(op.scale, np.float32), f"{name}.scale")
         queries = graph.add(Mul(), queries, factor, name=f"{name}.scaled", sources=sources)
@@ -57,10 +76,9 @@ def _attention(graph: Graph, node: Node, op: Attention) -> Value:
     return found
 
 
-def _heads(graph: Graph, node: Node, op: Attention) -> list[Value]:
-    """q, k and v as [B, H, N, d]; those that are projections of one input are computed together."""
+def _heads(graph: Graph, node: Node, op: Attention, together: list[int]) -> list[Value]:
+    """q, k and v as [B, H, N, d]; some of them computed together."""
     parts = [node.input(index) for index in range(3)]
-    together = _projections(node)
     found: dict[int, Value] = {}
     if len(together) > 1:
         joined = _joined(graph, node, op, [parts[index] for index in together])

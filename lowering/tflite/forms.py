@@ -12,7 +12,7 @@ from typing import Any
 
 from ...ir.graph import Value
 from ...ir.op import Op
-from ...ir.ops import activation, conv, linear, norm, pool, shape
+from ...ir.ops import activation, conv, linear, norm, number, pool, search, shape
 from ...ir.passes.quantise.channels_last import (
     IMAGE,
     Layout,
@@ -164,7 +164,7 @@ def _reshaped(unit: Unit, known: Known) -> Iterable[Form]:
 def _reduced(unit: Unit, known: Known) -> Iterable[Form]:
     """Any order; axes that go leave the others in theirs."""
     x, op = unit.inputs[0], unit.op
-    assert x is not None and isinstance(op, pool.Mean | pool.Sum | pool.ReduceMax)
+    assert x is not None and isinstance(op, REDUCTIONS)
     if op.keepdims:
         yield from _aligned(unit, known)
         return
@@ -237,6 +237,8 @@ def _last(op: Any, rank: int) -> int:
     return rank - 1
 
 
+REDUCTIONS = (number.Prod, number.ReduceMin, pool.Mean, pool.ReduceMax, pool.Sum)
+
 RULES: dict[type[Op], Callable[[Unit, Known], Iterable[Form]]] = {
     activation.Softmax: _along_last(lambda op, rank: op.axis),
     conv.Conv: _convolved,
@@ -247,9 +249,13 @@ RULES: dict[type[Op], Callable[[Unit, Known], Iterable[Form]]] = {
     norm.RMSNorm: _along_last(_last),
     pool.AveragePool: _image,
     pool.MaxPool: _image,
+    number.Prod: _reduced,
+    number.ReduceMin: _reduced,
     pool.Mean: _reduced,
     pool.ReduceMax: _reduced,
     pool.Sum: _reduced,
+    search.Scatter: _plain,
+    search.TopK: _plain,
     shape.Expand: _expanded,
     shape.Gather: _gathered,
     shape.Reshape: _reshaped,

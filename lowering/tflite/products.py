@@ -37,7 +37,10 @@ def bordered(site: Site, x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
     shape = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
     if value == 0:
         return site.step("PAD", [x, borders], shape, options("Pad"))
-    return site.step("PADV2", [x, borders, site.number(value)], shape, options("PadV2"))
+    filling = site.number(value)
+    if x.quant is not None:
+        filling = site.store.file.constant(np.array(-128, np.int8), "least", x.quant)
+    return site.step("PADV2", [x, borders, filling], shape, options("PadV2"))
 
 
 def framed(site: Site, kernel: Pair, strides: Pair, pads: Pads, value: float = 0.0) -> tuple[Tensor, int]:
@@ -62,14 +65,12 @@ def convolution(site: Site, op: conv.Conv) -> None:
     x, padding = framed(site, reach, op.strides, op.pads)
     depthwise = op.groups > 1 and depth == 1
     order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
-    w = site.given[1] or site.store.weight(weight.array.transpose(order), weight.name, 3 if depthwise else 0)
-    if depthwise and w.quant is not None:
-        w = site.constant(weight.array.transpose(order), weight.name)
+    w = site.given[1] or site.weight(1, order)
     common = {
         "padding": padding, "strideH": op.strides[0], "strideW": op.strides[1], "dilationHFactor": op.dilations[0],
         "dilationWFactor": op.dilations[1], "fusedActivationFunction": site.activation,
     }  # fmt: skip
-    bias = site.vector(2) if site.has(2) else site.constant(np.zeros(outputs, np.float32), "zeros")
+    bias = site.bias(np.zeros(outputs, np.float32))
     if depthwise:
         made = options("DepthwiseConv2D", depthMultiplier=outputs // op.groups, **common)
         site.emit("DEPTHWISE_CONV_2D", [x, w, bias], made)
@@ -84,8 +85,8 @@ def dense(site: Site, op: linear.Linear) -> None:
         _computed_dense(site)
         return
     x = site.x if len(site.x.shape) > 1 else site.reshape(site.x, (1, *site.x.shape))
-    bias = site.vector(2) if site.has(2) else None
-    w = site.store.weight(weight.array, weight.name, 0)
+    bias = site.bias() if site.has(2) else None
+    w = site.weight(1, (0, 1))
     made = options("FullyConnected", keepNumDims=len(x.shape) != 2, fusedActivationFunction=site.activation)
     if x is site.x:
         site.emit("FULLY_CONNECTED", [x, w, bias], made)
@@ -112,7 +113,7 @@ def product(site: Site, op: linear.MatMul) -> None:
         value, layout = site.value(index), site.form.inputs[index]
         if layout is None:
             array = value.array
-            tensors.append((site.store.weight(array, value.name, array.ndim - 1), False))
+            tensors.append((site.store.weight(array, value.name, rounds=False), False))
         else:
             tensors.append((site[index], layout[-1] == len(layout) - 2))
     (a, a_turned), (b, b_turned) = tensors

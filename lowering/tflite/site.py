@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from ...ir.graph import Array, Value
+from ...ir.graph import Array, Quant, Value
 from ...ir.op import Op
 from ...ir.passes.quantise.channels_last import Layout, arranged, plain
 from .flatbuffer import File, Tensor
 from .forms import Form, lower_rank
+from .integers import hybrid_pays
 from .store import Store
 from .units import Unit
 
@@ -129,13 +130,37 @@ class Site:
         """A constant list of integers."""
         return self.constant(np.array(tuple(values), np.int32), "ints")
 
+    def weight(self, index: int, order: Layout) -> Tensor:
+        """A constant weight, output first, its axes in that order: in integers where it is, else as the dtype asks."""
+        value = self.value(index)
+        array = self.known(index).transpose(order)
+        if value.type.quant is not None:
+            axis = order.index(value.type.quant.axis or 0)
+            return self.store.file.constant(array, value.name, replace(value.type.quant, axis=axis))
+        return self.store.weight(array, value.name, hybrid_pays(self.unit.node))
+
+    def bias(self, absent: Array | None = None) -> Tensor:
+        """Operand 2, or those numbers where it is absent: as 32-bit integers where the products are integers."""
+        if self.has(2) and self.given[2] is not None:
+            return self.vector(2)
+        array, name = (self.known(2), self.value(2).name) if self.has(2) else (absent, "zeros")
+        assert array is not None
+        x, w = self.value(0).type.quant, self.value(1).type.quant
+        if x is None or w is None:
+            return self.constant(array, name)
+        steps = np.asarray(x.scale, np.float32) * np.asarray(w.scale, np.float32)
+        rounded = np.clip(np.rint(array / steps.astype(np.float64)), -(2**31), 2**31 - 1).astype(np.int32)
+        return self.store.file.constant(rounded, name, Quant(tuple(float(step) for step in steps), 0, 0))
+
     # ---- operators ----
 
-    def step(self, kind: str, inputs: Sequence[Tensor | None], shape: Sequence[int], options: Any = None) -> Tensor:
-        """An operator on the way to the result."""
+    def step(
+        self, kind: str, inputs: Sequence[Tensor | None], shape: Sequence[int], options: Any = None, dtype: str = ""
+    ) -> Tensor:
+        """An operator on the way to the result; its dtype is that of its first operand unless told."""
         first = next(tensor for tensor in inputs if tensor is not None)
         name = f"{self.unit.outputs[0].name}.{kind.lower()}"
-        made = self.file.tensor(name, first.dtype, shape, first.quant)
+        made = self.file.tensor(name, dtype or first.dtype, shape, None if dtype else first.quant)
         self.file.add(kind, inputs, [made], options)
         return made
 
@@ -144,6 +169,15 @@ class Site:
         outputs = [self.store.result(value, layout) for value, layout in self._made()]
         self.file.add(kind, inputs, outputs, options)
         self.results[:] = outputs
+
+    def pieces(self, kind: str, inputs: Sequence[Tensor], dtypes: Sequence[str], options: Any = None) -> list[Tensor]:
+        """An operator with several results on the way, each of the shape that the unit's result there has."""
+        made = [
+            self.file.tensor(value.name, dtype, arranged(value.shape, layout))
+            for (value, layout), dtype in zip(self._made(), dtypes, strict=True)
+        ]
+        self.file.add(kind, inputs, made, options)
+        return made
 
     def emit_one(self, index: int, kind: str, inputs: Sequence[Tensor | None], options: Any = None) -> None:
         """The operator that gives one of several results."""

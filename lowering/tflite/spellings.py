@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...ir.op import Op
-from ...ir.ops import activation, conv, elementwise, linear, norm, pool, shape
+from ...ir.ops import activation, conv, elementwise, linear, logic, norm, number, pool, quant, search, shape
 from . import products
+from .flatbuffer import DTYPES
 from .site import FormError, Site, activation_code, options
 from .units import clamp
 
@@ -28,7 +29,7 @@ def binary(kind: str) -> Spelling:
     """Two broadcast operands."""
 
     def spelling(site: Site, op: Op) -> None:
-        made = options("MaximumMinimum" if kind in ("MAXIMUM", "MINIMUM") else kind.title())
+        made = options("MaximumMinimum" if kind in ("MAXIMUM", "MINIMUM") else kind.title().replace("_", ""))
         if hasattr(made, "fusedActivationFunction"):
             made.fusedActivationFunction = site.activation
         site.emit(kind, [site.broadcast(0), site.broadcast(1)], made)
@@ -109,6 +110,20 @@ def softmax(site: Site, op: activation.Softmax) -> None:
 def erf(site: Site, op: activation.Erf) -> None:
     """TFLite has no such operator."""
     raise FormError("TFLite has no error function outside of GELU")
+
+
+def quantize(site: Site, op: quant.Quantize) -> None:
+    """QUANTIZE, to int8 with one scale."""
+    if op.dtype not in ("int8", "int16") or op.quant.axis is not None:
+        raise FormError(f"rounding to {op.dtype} by {'one scale' if op.quant.axis is None else 'a scale per channel'}")
+    site.emit("QUANTIZE", [site.x], options("Quantize"))
+
+
+def dequantize(site: Site, op: quant.Dequantize) -> None:
+    """DEQUANTIZE, by the scale that its operand has."""
+    if site.x.quant != op.quant:
+        raise FormError("a scale that its operand does not have")
+    site.emit("DEQUANTIZE", [site.x], options("Dequantize"))
 
 
 # ---- moving ----
@@ -243,6 +258,46 @@ NEAREST = {
 """Which pixel RESIZE_NEAREST_NEIGHBOR picks, by the option that is set."""
 
 
+# ---- truth values and places ----
+
+
+def where(site: Site, op: logic.Where) -> None:
+    """SELECT_V2, which broadcasts."""
+    site.emit("SELECT_V2", [site.broadcast(index) for index in range(3)], options("SelectV2"))
+
+
+def cast(site: Site, op: logic.Cast) -> None:
+    """CAST."""
+    source, target = (DTYPES[dtype] for dtype in (site.x.dtype, op.dtype))
+    site.emit("CAST", [site.x], options("Cast", inDataType=source, outDataType=target))
+
+
+def arg_max(site: Site, op: search.ArgMax) -> None:
+    """ARG_MAX, whose axis goes."""
+    axis = site.axis(op.axis)
+    index = site.constant(np.array(axis, np.int32), "axis")
+    shape = tuple(size for at, size in enumerate(site.shape) if at != axis)
+    made = options("ArgMax", outputType=DTYPES["int64"])
+    site.finish(site.reshape(site.step("ARG_MAX", [site.x, index], shape, made, "int64"), site.shape))
+
+
+def top_k(site: Site, op: search.TopK) -> None:
+    """TOPK_V2 along the last axis; its places are integers of 32 bits."""
+    if op.axis % len(site.layout) != len(site.layout) - 1:
+        raise FormError("greatest along another axis than the last")
+    if op.count == 0:
+        raise FormError("none of the greatest")
+    count = site.constant(np.array(op.count, np.int32), "count")
+    values, places = site.pieces("TOPK_V2", [site.x, count], ("float32", "int32"))
+    site.results[0] = values
+    site.emit_one(1, "CAST", [places], options("Cast", inDataType=DTYPES["int32"], outDataType=DTYPES["int64"]))
+
+
+def scatter(site: Site, op: search.Scatter) -> None:
+    """TFLite only adds into zeros."""
+    raise FormError("TFLite does not write into a tensor at given places")
+
+
 def reduction(kind: str) -> Spelling:
     """A reduction over axes; one over axes of size 1 still is one."""
 
@@ -280,6 +335,10 @@ SPELLINGS: dict[type[Op], Spelling] = {
     elementwise.Mul: binary("MUL"),
     elementwise.Pow: power,
     elementwise.Sub: binary("SUB"),
+    logic.Cast: cast,
+    logic.Equal: binary("EQUAL"),
+    logic.Less: binary("LESS"),
+    logic.Where: where,
     linear.Linear: products.dense,
     linear.MatMul: products.product,
     norm.BatchNorm: products.batch_norm,
@@ -287,11 +346,23 @@ SPELLINGS: dict[type[Op], Spelling] = {
     norm.LayerNorm: products.layer_norm,
     norm.RMSNorm: products.rms_norm,
     norm.RepNorm: products.batch_norm,
+    number.Cos: same("COS", "Cos"),
+    number.Floor: same("FLOOR"),
+    number.Mod: binary("FLOOR_MOD"),
+    number.Prod: reduction("REDUCE_PROD"),
+    number.ReduceMin: reduction("REDUCE_MIN"),
+    number.Round: same("ROUND"),
+    number.Sin: same("SIN"),
     pool.AveragePool: products.average_pool,
     pool.MaxPool: products.max_pool,
     pool.Mean: reduction("MEAN"),
     pool.ReduceMax: reduction("REDUCE_MAX"),
     pool.Sum: reduction("SUM"),
+    quant.Dequantize: dequantize,
+    quant.Quantize: quantize,
+    search.ArgMax: arg_max,
+    search.Scatter: scatter,
+    search.TopK: top_k,
     shape.Concat: concat,
     shape.Expand: expand,
     shape.Gather: gather,

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...ir.graph import Array, Quant, Value
+from ...ir.graph import Array, Value
 from ...ir.passes.quantise.channels_last import Layout, arranged, plain
+from ...ir.passes.quantise.int8_weights import rounded
 from .flatbuffer import File, Tensor
 from .forms import moves
 
@@ -81,26 +82,24 @@ class Store:
     # ---- constants ----
 
     def plain(self, array: Array, hint: str) -> Tensor:
-        """A constant as it is, integers of 64 bits as those of 32."""
-        if array.dtype == np.int64:
-            array = array.astype(np.int32)
+        """A constant as it is."""
         return self.file.constant(array, hint)
 
-    def weight(self, array: Array, hint: str, axis: int) -> Tensor:
-        """A weight in the arithmetic asked for; `axis` is that of the outputs, each of which has a scale of its own."""
-        if self.dtype == "float16" and array.size >= SMALL and np.abs(array).max() <= np.finfo(np.float16).max:
-            return self._widened(self.file.constant(array.astype(np.float16), f"{hint}.half"), hint)
-        if self.dtype == "dynamic" and array.size >= SMALL:
-            return self._integers(array, hint, axis)
-        return self.plain(array, hint)
+    def weight(self, array: Array, hint: str, rounds: bool = True) -> Tensor:
+        """A weight in the arithmetic asked for.
 
-    def _integers(self, array: Array, hint: str, axis: int) -> Tensor:
-        """Symmetric int8: the greatest of an output's weights is 127."""
-        others = tuple(each for each in range(array.ndim) if each != axis % array.ndim)
-        greatest = np.abs(array).max(axis=others).astype(np.float64)
-        scales = np.where(greatest > 0, greatest / 127, 1.0).astype(np.float32)
-        quant = Quant(tuple(float(scale) for scale in scales), 0, axis % array.ndim)
-        return self.file.constant(quant.quantise(array, "int8"), f"{hint}.int8", quant)
+        Args:
+            array: With outputs first where they get a scale each.
+            hint: Its name.
+            rounds: Whether int8 weights pay where it is read.
+        """
+        small = array.size < SMALL
+        if self.dtype == "float16" and not small and np.abs(array).max() <= np.finfo(np.float16).max:
+            return self._widened(self.file.constant(array.astype(np.float16), f"{hint}.half"), hint)
+        if self.dtype == "dynamic" and not small and rounds:
+            made = rounded(array)
+            return self.file.constant(made.integers, f"{hint}.int8", made.quant)
+        return self.plain(array, hint)
 
     def _widened(self, half: Tensor, hint: str) -> Tensor:
         if half not in self._wide:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...ir.graph import Graph, Node, Value
@@ -49,8 +50,13 @@ def clamp(op: Op) -> str | None:
     return CLAMPS.get((op.minimum, op.maximum)) if isinstance(op, Clip) else None
 
 
-def units(graph: Graph) -> list[Unit]:
-    """All nodes of the graph, in order; an activation that is the only reader of a node joins it."""
+def units(graph: Graph, integers: Mapping[Node, tuple[Node, ...]] | None = None) -> list[Unit]:
+    """All nodes of the graph, in order; an activation that is the only reader of a node joins it.
+
+    Args:
+        graph: It is only read.
+        integers: What follows a node inside one integer operator, Quantize last.
+    """
     found: list[Unit] = []
     joined: set[Node] = set()
     public = set(graph.outputs)
@@ -59,6 +65,12 @@ def units(graph: Graph) -> list[Unit]:
             continue
         unit = Unit(node, node.inputs, node.outputs)
         found.append(unit)
+        if integers and node in integers:
+            *clamps, last = integers[node]
+            unit.tail, unit.outputs = (*clamps, last), last.outputs
+            unit.activation = next((kind for each in clamps if (kind := clamp(each.op))), "NONE")
+            joined.update(unit.tail)
+            continue
         if not isinstance(node.op, TAKES_ACTIVATION) or node.output in public or len(node.output.uses) != 1:
             continue
         (after,) = node.output.readers

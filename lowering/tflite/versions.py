@@ -17,7 +17,10 @@ __all__ = ["version"]
 PLAIN_RANK = 4
 """What kernels of first versions take."""
 
-ONE = {"RESHAPE", "HARD_SWISH", "LEAKY_RELU", "POW", "NEG", "SQUARE"}
+ONE = {
+    "CAST", "COS", "EQUAL", "FLOOR", "HARD_SWISH", "LEAKY_RELU", "LESS", "NEG", "POW", "RESHAPE", "ROUND", "SELECT_V2",
+    "SIN", "TOPK_V2",
+}  # fmt: skip
 """Operators that have one version for all we write."""
 
 LATER_BROADCAST = {"SUB": 3, "DIV": 2, "MAXIMUM": 3, "MINIMUM": 3}
@@ -44,6 +47,10 @@ def version(kind: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor
     if kind == "DEQUANTIZE":
         return 3 if first.dtype == "float16" else 2 if first.quant is None or first.quant.axis is None else 5
     if kind == "QUANTIZE":
+        return 1
+    if kind == "FLOOR_MOD":
+        return 2 if first.dtype == "float32" else 1
+    if kind == "ARG_MAX":
         return 1
     if kind == "BROADCAST_TO":
         return 3 if integers else 2

@@ -11,6 +11,7 @@ from ...ir.graph import Graph
 from ...ir.passes.quantise.channels_last import IMAGE, Layout, plain
 from .expand import expand
 from .flatbuffer import File, Tensor
+from .integers import Decision, decide, settle
 from .layout import Plan, assign
 from .site import FormError, Site
 from .spellings import SPELLINGS
@@ -18,6 +19,10 @@ from .store import Store
 from .units import Unit, units
 
 __all__ = ["Model", "write"]
+
+OPTIONS = {"input_layout": "nchw", "activations": "auto", "projections": "apart"}
+"""Defaults: the order of the axes of image inputs ("nhwc"), which layers of "int8" compute in integers (see
+`integers.decide`), and whether the projections of an attention are computed apart (see `expand`)."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +35,28 @@ class Model:
     notes: tuple[str, ...] = ()
 
 
-def write(graph: Graph, dtype: str = "float32", input_layout: str = "nchw") -> Model:
+def write(graph: Graph, dtype: str = "float32", options: Mapping[str, str] | None = None) -> Model:
     """The graph as a TFLite model; the same graph gives the same bytes.
 
     Args:
         graph: Float ops; Attention and PatchEmbed are taken apart in it.
-        dtype: "float32", "float16" (weights) or "dynamic" (int8 weights of products).
-        input_layout: "nhwc" lets the caller give images with their channels last.
+        dtype: "float32", "float16" (weights), "dynamic" (int8 weights of products), or "int8": then the graph has pairs
+            of Quantize and Dequantize.
+        options: Those of the back end that differ from `OPTIONS`.
 
     Raises:
         Unsupported: Ops, or forms of them, without a spelling: all are named.
         ModelError: The weights are larger than a file may be.
     """
-    expand(graph)
-    found = units(graph)
+    chosen = {**OPTIONS, **(options or {})}
+    expand(graph, chosen["projections"] == "joined")
+    decision = Decision()
+    if dtype == "int8":
+        settle(graph)
+        decision = decide(graph, chosen["activations"])
+    found = units(graph, {nodes[0]: nodes[1:] for nodes in decision.static.values()})
     _require_known(graph, found)
-    ports = {value: IMAGE for value in graph.inputs if input_layout == "nhwc" and value.type.rank == 4}
+    ports = {value: IMAGE for value in graph.inputs if chosen["input_layout"] == "nhwc" and value.type.rank == 4}
     plan = assign(graph, found, ports)
     file = File(graph.name)
     store = Store(file, dtype)
@@ -57,11 +68,13 @@ def write(graph: Graph, dtype: str = "float32", input_layout: str = "nchw") -> M
     _spell(found, plan, file, store)
     outputs = _outputs(graph, store, {tensor for _, tensor in inputs})
     data = file.pack(inputs, outputs)
-    details = {
+    details: dict[str, Any] = {
         "transposes": file.counts["TRANSPOSE"],
         "transposed_bytes": store.bytes_moved,
         "layout_optimal": plan.optimal,
     }
+    if dtype == "int8":
+        details |= {"static": list(decision.static), "dynamic": decision.dynamic, "real": decision.real}
     return Model(data, dict(sorted(file.counts.items())), details)
 
 
