@@ -25,10 +25,11 @@ from ...ops.activation import (
     Silu,
     Tanh,
 )
-from ...ops.elementwise import Add, Div, Maximum, Minimum, Mul, Sub
+from ...ops.elementwise import Add, Div, Maximum, Minimum, Mul, Pow, Sub
 from ...rewrite import Match, Miss, P, Rule, rewrite
 from ..base import Pass
 from .algebra import Algebra, Curve, Form, close, cone, polynomial, require_inner, same, variables
+from .heads import factor_of
 
 ARITHMETIC = (Add, Sub, Mul, Div)
 SLOPE = 2 * math.sqrt(2 / math.pi)
@@ -53,7 +54,7 @@ class Activation:
     @property
     def roots(self) -> tuple[type[Op], ...]:
         """The ops that may end the arithmetic."""
-        return ARITHMETIC if self.gate else (*ARITHMETIC, Reciprocal, Clip, Minimum, Maximum)
+        return ARITHMETIC if self.gate else (*ARITHMETIC, Pow, Reciprocal, Clip, Minimum, Maximum)
 
 
 ACTIVATIONS = (
@@ -96,6 +97,8 @@ def _match_at(match: Match, wanted: Activation, scaled: bool) -> Value:
             reason = f"the argument of '{curve.node.name}' is {wrong}, not {right}"
         elif not (scaled or close(factor, 1.0)):
             reason = f"it is {factor:g} times {wanted.op}"
+        elif scaled and any(factor_of(reader) for reader in root.readers):
+            reason = "other factors follow"
         else:
             require_inner(match.graph, root, match.nodes)
             result: Value = match.add(wanted.op, x)

@@ -28,6 +28,8 @@ Form = dict[Monomial, Array]
 
 LARGEST_FORM, LARGEST_TABLE, DEEPEST, NEAR = 12, 2**16, 24, 40
 TOLERANCE = 1e-4
+ROUNDING = 1e-6
+"""What is left of two terms that cancel, relative to them: files hold float32."""
 ONE: Form = {(): np.ones(())}
 
 
@@ -166,7 +168,7 @@ def plus(a: Form, b: Form) -> Form:
     result = dict(a)
     for monomial, coefficient in b.items():
         total = np.asarray(result.get(monomial, np.float64(0)) + coefficient)
-        if np.any(np.abs(total) > 1e-9 * np.max(np.abs(coefficient), initial=0.0)):
+        if np.any(np.abs(total) > ROUNDING * np.max(np.abs(coefficient), initial=0.0)):
             result[monomial] = total
         else:
             result.pop(monomial, None)
