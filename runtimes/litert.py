@@ -105,7 +105,7 @@ class Loaded:
         if done is None or done.returncode:
             self.why_no_layers = "the profile ran too long" if done is None else _crash(done)
             return ()
-        found = json.loads(done.stdout)
+        found = json.loads(done.stdout.splitlines()[-1])
         self.why_no_layers = found.get("why", "")
         if self.why_no_layers:
             return ()

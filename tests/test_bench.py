@@ -355,6 +355,26 @@ def test_integers_in_c_against_the_floats_they_stand_for(tiny_pixels, typical, t
     assert found.sides[0].layers and all(layer.ms >= 0 for layer in found.sides[0].layers)
 
 
+@pytest.mark.compiler
+@pytest.mark.emulator
+def test_the_device_itself_comes_before_this_computer(tiny_pixels, typical, tmp_path):
+    built = edgesmith.compile(tiny_pixels, "stm32f746", out=tmp_path / "c", calibration=typical)
+    (side,) = bench(built).sides
+    assert (side.runner, side.kind) == ("emulator", "emulated") and side.wall_ms is None
+    assert side.instructions == built.manifest["cost"]["instructions"]
+    with pytest.raises(UsageError, match="different kinds"):
+        bench(built, vs=tiny_pixels)
+
+
+@pytest.mark.tflite
+def test_a_tflite_of_ours_against_the_model_it_was_made_from(tiny_pixels, typical, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    built = edgesmith.compile(tiny_pixels, "android", out=tmp_path / "out", calibration=typical)
+    found = bench(built, "litert", runs=3, vs=tiny_pixels)
+    assert [side.runner for side in found.sides] == ["litert", "ort"]
+    assert found.difference.relative < 1e-5 and found.sides[0].layers
+
+
 @pytest.mark.tflite
 def test_somebodys_tflite_with_times_by_operator(tmp_path):
     pytest.importorskip("ai_edge_litert")

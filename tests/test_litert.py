@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edgesmith
 from edgesmith import runtimes
 from edgesmith.ir.errors import MachineError, ModelError, Unsupported, UsageError
-from edgesmith.runtimes import litert, litert_child
+from edgesmith.runtimes import litert, litert_child, ort
 from edgesmith.runtimes.litert import RUNNER, LiteRt
 
 pytest.importorskip("ai_edge_litert")
@@ -251,6 +252,15 @@ def test_an_artifact_is_opened_by_what_its_manifest_names(tmp_path, saved):
     saved(FILES["dense"](), "other.tflite")
     (tmp_path / "manifest.json").write_text('{"backend": "tflite", "file": {"name": "other.tflite"}}')
     np.testing.assert_allclose(RUNNER.open(tmp_path).run({"x": X})["y"], dense(X), atol=1e-6)
+
+
+def test_a_compiled_artifact_runs_by_the_models_own_names(tiny_pixels, typical, tmp_path):
+    built = edgesmith.compile(tiny_pixels, "android", out=tmp_path / "out", calibration=typical)
+    session = RUNNER.open(built.folder)
+    x = DRAW.standard_normal((1, 3, 8, 8)).astype(np.float32)
+    (wanted,) = ort.reference(tiny_pixels, [{"x": x}])
+    np.testing.assert_allclose(session.run({"x": x})["y"], wanted["y"], rtol=1e-5, atol=1e-5)
+    assert session.layers({"x": x}, 1)
 
 
 def test_without_the_wheel_it_says_what_to_install(saved, monkeypatch):
