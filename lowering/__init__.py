@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..ir.passes.base import Pass
     from ..targets import Target
 
-__all__ = ["Backend", "Job", "Offer", "Option", "Written", "load", "names", "offer"]
+__all__ = ["Backend", "Job", "Offer", "Option", "Port", "Written", "load", "names", "offer"]
 
 Range = tuple[float, float]
 
@@ -62,6 +62,26 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Port:
+    """An input or output of a file that is not like the model's own.
+
+    Attributes:
+        of: Name of the model's input or output.
+        name: Its name in the file.
+        layout: `layout[i]` is the axis of the model's tensor that lies at position i; empty where the order is kept.
+        factor: By channel of an image; where it is given, the file normalises by itself: of the number p that it takes
+            the model makes factor * p + offset.
+        offset: By channel, see there.
+    """
+
+    of: str
+    name: str
+    layout: tuple[int, ...] = ()
+    factor: tuple[float, ...] = ()
+    offset: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Written:
     """What a back end has to say of the file it wrote.
 
@@ -69,11 +89,16 @@ class Written:
         operators: How often each operator of the format stands in it, constants apart.
         notes: What the user should know before trusting it, a sentence each.
         details: More, as plain data, for the manifest.
+        ports: Inputs and outputs that differ from the model's own.
+        graph: What the file computes, where an option made that something else than the job's graph; its inputs and
+            outputs have the model's names, its inputs the file's numbers.
     """
 
     operators: Mapping[str, int]
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    graph: Graph | None = None
 
 
 class Backend(Protocol):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ...ir.graph import Array, Graph, Node, Value
 from ...ir.ops.attention import Attention
+from ...ir.ops.conv import Conv
 from ...ir.ops.linear import Linear
+from ...ir.ops.shape import Reshape, Transpose
 from .site import FIRST, Site, Var
 
-__all__ = ["Projection", "absorbed", "attention", "joined", "projections", "queries_factor", "times"]
+__all__ = ["Projection", "absorbed", "attention", "joined", "projections", "queries_factor", "scaled", "times"]
 
 WHOLE_SINCE = 18
 """The iOS that brought scaled_dot_product_attention, which divides by the root of the head's width by itself."""
@@ -80,6 +82,44 @@ def queries_factor(site: Site, op: Attention, whole: bool) -> float:
     """What the queries must be multiplied with, so that the scores come out scaled."""
     width = site.node.input(0).shape[2] // op.heads
     return float(op.scale * np.sqrt(width)) if whole else op.scale
+
+
+def scaled(graph: Graph, release: int) -> None:
+    """Move what is left of the scale of an Attention into the weights that its queries come from.
+
+    Queries of a Linear are scaled where it is written; here it is a convolution, behind moves of elements.
+    """
+    for node in graph.nodes:
+        if not isinstance(node.op, Attention):
+            continue
+        width = node.input(0).shape[2] // node.op.heads
+        wanted = 1 / np.sqrt(width) if release >= WHOLE_SINCE else 1.0
+        maker = _maker(node.input(0), graph.outputs)
+        if maker is None or abs(node.op.scale / wanted - 1) < 1e-7:
+            continue
+        for index in (1, 2):
+            value = maker.optional(index)
+            if value is not None:
+                by = value.array * np.float32(node.op.scale / wanted)
+                graph.set_input(maker, index, graph.constant(by.astype(np.float32), f"{value.name}_scaled"))
+        again = graph.add(replace(node.op, scale=float(wanted)), *node.inputs, name=node.name, sources=node.sources)
+        name = node.output.name
+        graph.replace(node.output, again)
+        graph.erase(node)
+        if again.name != name:
+            graph.rename(again, name)
+
+
+def _maker(value: Value, outputs: list[Value]) -> Node | None:
+    """The convolution with known weights that makes a value, behind moves of elements; nobody else reads it."""
+    while value.producer is not None and len(value.uses) == 1 and value not in outputs:
+        made = value.producer
+        if isinstance(made.op, Conv):
+            return made if all(each is None or each.data is not None for each in made.inputs[1:]) else None
+        if not isinstance(made.op, Reshape | Transpose):
+            return None
+        value = made.input(0)
+    return None
 
 
 def times(site: Site, x: Var, factor: float) -> Var:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...ir.errors import Unsupported
 from ...ir.graph import Graph, Node, Value
-from .attention import absorbed
+from .attention import absorbed, scaled
 from .channels_first import CHANNELS_FIRST, plain
 from .library import coremltools, mil, quiet
 from .site import FIRST, PLAIN, FormError, Site, Store, Var
@@ -59,11 +59,14 @@ class Program:
 def build(graph: Graph, form: Form) -> Program:
     """Write every node; inputs and outputs are float32 and keep their layouts, and their names where MIL takes them.
 
+    The graph's scales of attention may change.
+
     Raises:
         Unsupported: Ops, or forms of them, without a spelling: all are named.
         MachineError: coremltools is missing.
     """
     _require_known(graph)
+    scaled(graph, 0 if form.channels_first else form.release)
     target, library = getattr(coremltools().target, f"iOS{form.release}"), mil()
     with quiet():
         store = Store(library.Builder, form.release, projections=absorbed(graph, form.kept))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...ir.errors import UsageError
-from .. import Job, Written
+from .. import Job, Port, Written
 from .package import Extras, convert, operations, operators, save, specification
-from .program import Form, build
+from .program import Form, Program, build
 
-__all__ = ["write"]
+__all__ = ["LAYOUTS", "RELEASES", "write"]
 
 RELEASES = {"iOS16": 16, "iOS17": 17, "iOS18": 18}
 LAYOUTS = ("plain", "ane")
@@ -25,18 +26,52 @@ def write(job: Job, path: Path) -> Written:
     Raises:
         Unsupported: Ops, or forms of them, that MIL does not have: all are named.
         UsageError: An option or the target's `format` table asks for something that there is not.
+        ModelError: The model does not fit an option, such as class names of another number.
         MachineError: coremltools is missing.
     """
     deployment = _choice(job, "deployment", tuple(RELEASES), "iOS18")
     layout = _choice(job, "layout", LAYOUTS, "plain")
+    weights = job.options.get("weights", "")
+    extras, ranges, notes = _dressed(job)
     form = Form(RELEASES[deployment], job.dtype, layout == "ane")
+    details: dict[str, Any] = {"deployment": deployment, "layout": layout, "weights": weights or job.dtype}
+    if job.dtype == "float16":
+        from .half import examine
+
+        lint = examine(job.graph, ranges)
+        form = replace(form, kept=frozenset(lint.kept))
+        notes += lint.notes(bool(job.ranges))
+        details["float16"] = {"measured": bool(job.ranges), "kept": lint.kept, "changed": lint.fixed,
+                              "unproven": lint.unproven}  # fmt: skip
     program = build(job.graph, form)
-    extras = Extras(
-        {theirs: text for ours, theirs in METADATA.items() if (text := job.options.get(ours, ""))}, _source(job)
-    )
-    save(convert(program.mil, form.release, extras), path, extras)
+    image, scores = (program.names.get(name, "") for name in (extras.image, extras.scores))
+    extras = replace(extras, image=image, scores=scores)
+    model = convert(program.mil, form.release, extras)
+    if weights:
+        from .compress import compressed
+
+        model = compressed(model, weights)
+    save(model, path, extras)
     spec = specification(path)
-    return Written(operators(spec), (), _details(program, spec, deployment, layout))
+    changed = job.graph if extras.image or extras.labels else None
+    ports = _ports(job, program, extras.image)
+    return Written(operators(spec), notes, {**details, **_places(program, spec)}, ports, changed)
+
+
+def _ports(job: Job, program: Program, image: str) -> tuple[Port, ...]:
+    """The inputs and outputs that have other names in the package, or take pixels."""
+    found = []
+    for value in (*job.graph.inputs, *job.graph.outputs):
+        name = program.names.get(value.name, value.name)
+        factor: Any = ()
+        offset: Any = ()
+        if name == image and value in job.graph.inputs:
+            from .image import Normalisation
+
+            factor, offset = Normalisation.parse(job.options["image"]).of(value.shape[1])
+        if name != value.name or len(factor):
+            found.append(Port(value.name, name, (), tuple(map(float, factor)), tuple(map(float, offset))))
+    return tuple(found)
 
 
 def _choice(job: Job, key: str, known: tuple[str, ...], default: str) -> str:
@@ -47,19 +82,33 @@ def _choice(job: Job, key: str, known: tuple[str, ...], default: str) -> str:
     return found
 
 
-def _source(job: Job) -> dict[str, str]:
-    """Where the package comes from, for its metadata."""
-    return {"edgesmith.source": job.graph.name, "edgesmith.target": job.target.name, "edgesmith.dtype": job.dtype}
+def _dressed(job: Job) -> tuple[Extras, Mapping[str, tuple[float, float]], tuple[str, ...]]:
+    """Metadata, image and class names as the options ask for them; the graph is changed for the last two."""
+    metadata = {theirs: text for ours, theirs in METADATA.items() if (text := job.options.get(ours, ""))}
+    about = {"edgesmith.source": job.graph.name, "edgesmith.target": job.target.name, "edgesmith.dtype": job.dtype}
+    extras, ranges, notes = Extras(metadata, about), dict(job.ranges), []
+    if job.options.get("image"):
+        from .image import PIXELS, Normalisation, fold
+
+        x, said = fold(job.graph, Normalisation.parse(job.options["image"]), job.dtype == "float16")
+        extras = replace(extras, image=x.name, grayscale=x.shape[1] == 1)
+        ranges = {**ranges, x.name: PIXELS} if ranges else ranges
+        notes.append(f"the input is an image of colours from 0 to 255: {said}")
+    if job.options.get("labels"):
+        from .labels import names, probabilities
+
+        classes = names(Path(job.options["labels"]))
+        extras = replace(extras, labels=classes, scores=probabilities(job.graph, len(classes)))
+        notes.append("the outputs are the class of the highest score and the probabilities of all")
+    return extras, ranges, tuple(notes)
 
 
-def _details(program: Any, spec: Any, deployment: str, layout: str) -> Mapping[str, Any]:
-    """What a reader of the manifest needs to find our values in the package."""
-    there = {output.name for each in operations(spec) for output in each.outputs}
-    there |= {port.name for port in spec.description.input}
-    names = {ours: theirs for ours, theirs in program.names.items() if theirs in there}
+def _places(program: Program, spec: Any) -> dict[str, Any]:
+    """Where our values and nodes are in the package: all names that differ, and what each operation stands for."""
+    made = {output.name for each in operations(spec) for output in each.outputs}
+    made |= {port.name for port in spec.description.input}
     return {
-        "deployment": deployment,
-        "layout": layout,
         "specification": spec.specificationVersion,
-        "names": {ours: theirs for ours, theirs in names.items() if ours != theirs},
+        "names": {ours: theirs for ours, theirs in program.names.items() if theirs in made and ours != theirs},
+        "origins": {name: list(found) for name, found in program.origins.items() if name in made},
     }
