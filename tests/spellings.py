@@ -145,7 +145,7 @@ def _choices(spelling: Spelling, shape: tuple[int, ...], choices: Choices) -> Ch
     return choices
 
 
-def spelt(spelling: Spelling, shape: tuple[int, ...], most: int = 120, opset: int = 17) -> Speller:
+def spelt(spelling: Spelling, shape: tuple[int, ...], most: int = 80, opset: int = 17) -> Speller:
     """A sheet with all spellings, or with that many drawn ones."""
     sheet = Speller(opset)
     for choices in combinations(spelling, shape, most):
