@@ -241,7 +241,8 @@ def operators(sides: Sequence[Data]) -> None:
     kinds = sorted({kind for total in sums for kind in total}, key=lambda kind: -max(t.get(kind, 0.0) for t in sums))
     if not kinds:
         return
-    table = _table("kind of operator", *(escape(side["name"]) for side in sides), title="Milliseconds by operator, wall time")
+    names = (escape(side["name"]) for side in sides)
+    table = _table("kind of operator", *names, title="Milliseconds by operator, wall time")
     for kind in kinds[:KINDS]:
         table.add_row(escape(kind), *(f"{total[kind]:,.3f}" if kind in total else "" for total in sums))
     if rest := kinds[KINDS:]:

@@ -96,7 +96,7 @@ class Contender:
     def _stored(self, sample: Feeds) -> Feeds:
         if self.artifact is not None:
             tensors = self.artifact.manifest["inputs"]
-            shapes = {tensor["name"]: _in_own_layout(tensor) for tensor in tensors}
+            shapes = {tensor.get("of", tensor["name"]): _in_own_layout(tensor) for tensor in tensors}
             return quantised(_placed(sample, shapes), tensors)
         takes = getattr(self.session, "inputs", None)
         if takes is None:

@@ -214,12 +214,16 @@ def _outcome(artifact: Artifact, measurement: Measurement, raw: Sequence[Feeds])
 
 
 def real(stored: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
-    """Outputs of one sample as float32 real values in the model's own layout."""
+    """What runs gives or takes for one sample as float32 real values in the model's own names and layout."""
     result = {}
     for tensor in tensors:
         quant, array = _quant(tensor), stored[tensor["name"]]
         values = array if quant is None else quant.dequantise(array).astype(np.float32)
-        result[tensor["name"]] = values.transpose(np.argsort(tensor["layout"]))
+        values = values.transpose(np.argsort(tensor["layout"]))
+        if tensor.get("factor"):
+            factor, offset = _by_channel(tensor)
+            values = (values * factor + offset).astype(np.float32)
+        result[tensor.get("of", tensor["name"])] = values
     return result
 
 
@@ -234,12 +238,22 @@ def _feeds(artifact: Artifact, inputs: Source | None, runs: int) -> tuple[list[F
 
 
 def quantised(feeds: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
-    """Real values in the model's own layout as the integers the program takes, in its layout."""
+    """Real values in the model's own names and layout as what runs takes them."""
     result = {}
     for tensor in tensors:
-        quant, array = _quant(tensor), feeds[tensor["name"]].transpose(tensor["layout"])
+        quant, array = _quant(tensor), feeds[tensor.get("of", tensor["name"])]
+        if tensor.get("factor"):
+            factor, offset = _by_channel(tensor)
+            array = ((array - offset) / factor).astype(np.float32)
+        array = array.transpose(tensor["layout"])
         result[tensor["name"]] = array if quant is None else quant.quantise(array, tensor["dtype"])
     return result
+
+
+def _by_channel(tensor: Mapping[str, Any]) -> tuple[Array, Array]:
+    """How an image's numbers are normalised, to be broadcast along its second axis."""
+    factor, offset = (np.asarray(tensor[key], np.float32).reshape(1, -1, 1, 1) for key in ("factor", "offset"))
+    return factor, offset
 
 
 def _quant(tensor: Mapping[str, Any]) -> Quant | None:

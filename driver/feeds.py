@@ -93,7 +93,8 @@ def inputs_of(graph: Graph) -> list[Input]:
         ModelError: The normalisation makes no sense, or an input is a single number.
     """
     if single := [value.name for value in graph.inputs if not value.shape]:
-        raise ModelError("an input without axes has no place for samples", where=single, do="export it with a batch axis")
+        what = "an input without axes has no place for samples"
+        raise ModelError(what, where=single, do="export it with a batch axis")
     mean, std = (_numbers(graph.metadata.get(f"edgesmith.{key}", "")) for key in ("mean", "std"))
     if any(value <= 0 for value in std):
         raise ModelError("the model's metadata edgesmith.std is not positive", where=[str(std)])

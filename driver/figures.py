@@ -14,6 +14,7 @@ from ..ir.errors import BudgetError
 if TYPE_CHECKING:
     from ..ir.graph import Graph, Value
     from ..ir.memory import Plan
+    from ..lowering import Port
     from ..lowering.c.toolchain import Sizes
     from ..runtimes import Measurement
     from ..targets import Target
@@ -31,22 +32,33 @@ def looks(graph: Graph, macs: int, most: int) -> int:
     return max(1, min(most, macs // max(1, cost_of(graph).macs)))
 
 
-def tensors(values: Iterable[Value], layouts: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
-    """Inputs or outputs of an integer graph as a manifest has them: real = scale * (integer - zero_point).
+def tensors(
+    values: Iterable[Value], layouts: Mapping[str, Sequence[int]], ports: Iterable[Port] = ()
+) -> list[dict[str, Any]]:
+    """Inputs or outputs of what runs as a manifest has them: real = scale * (integer - zero_point).
 
-    `layout[i]` is the axis of the model's own tensor that lies at position i: images have their channels last.
+    `of` is the name of the model's own tensor, and `layout[i]` the axis of it that lies at position i: images may have
+    their channels last. `factor` and `offset` belong to pixels that the file normalises by itself.
     """
-    return [
-        {
-            "name": value.name,
-            "dtype": value.dtype,
-            "shape": list(value.shape),
-            "layout": list(layouts[value.name]),
-            "scale": None if value.type.quant is None else _plain(value.type.quant.scale),
-            "zero_point": None if value.type.quant is None else value.type.quant.zero_point,
-        }
-        for value in values
-    ]
+    differing = {port.of: port for port in ports}
+    return [_tensor(value, layouts[value.name], differing.get(value.name)) for value in values]
+
+
+def _tensor(value: Value, layout: Sequence[int], port: Port | None) -> dict[str, Any]:
+    order = port.layout if port and port.layout else layout
+    shape = [value.shape[axis] for axis in order] if port and port.layout else value.shape
+    quant = value.type.quant
+    return {
+        "name": port.name if port else value.name,
+        "of": value.name,
+        "dtype": value.dtype,
+        "shape": list(shape),
+        "layout": list(order),
+        "scale": None if quant is None else _plain(quant.scale),
+        "zero_point": None if quant is None else quant.zero_point,
+        "factor": list(port.factor) if port else [],
+        "offset": list(port.offset) if port else [],
+    }
 
 
 def _plain(scale: float | tuple[float, ...]) -> float | list[float]:

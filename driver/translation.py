@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import InternalError, MachineError
 from . import figures
 from .agreement import Agreement, relative_error
-from .execution import real, save_vectors
+from .execution import quantised, real, save_vectors
 from .front import REFERENCE_SAMPLES, Front
+from .ladder import Ladder, Rung
 
 if TYPE_CHECKING:
+    from ..ir.graph import Array
     from ..lowering import Job, Written
     from ..lowering.artifact import Artifact
 
@@ -31,7 +34,12 @@ POOR_COSINE = 0.99
 
 @dataclass(kw_only=True)
 class Translation(Front):
-    """A compile to one file."""
+    """A compile to one file.
+
+    Where an option makes the file compute something else than the model, its rungs start anew from their own reference.
+    """
+
+    rungs_before: list[Rung] = field(default_factory=list)
 
     def finish(self, place: Path) -> Artifact:
         """Simplify, write the file in a folder of its own, judge it, and only then put it where it belongs."""
@@ -44,12 +52,12 @@ class Translation(Front):
             raise MachineError(f"the {self.backend.name} back end lacks a package", do=missing)
         self.simplify(self.backend.passes(self.choices.dtype))
         self.quantise()
-        self._reference()
         with artifact.staging(place) as folder:
             file = folder / self.backend.file
             self.say(f"write {file.name}")
             written = self.backend.write(self._job(), file)
-            save_vectors(folder, self.looks, self.wanted)
+            self._reference(written)
+            save_vectors(folder, self.stored, self.wanted)
             if self.own_target is not None:
                 (folder / self.own_target.name).write_bytes(self.own_target.read_bytes())
             if self.choices.check:
@@ -82,23 +90,32 @@ class Translation(Front):
         seen = ranges(self.graph, self.looks) if narrow else {}
         return Job(self.graph.copy(), self.device, self.choices.dtype, self.choices.options, seen)
 
-    def _reference(self) -> None:
-        """What the graph that is written computes, and how close the file must come."""
+    def _reference(self, written: Written) -> None:
+        """What the graph that was written computes, and how close the file must come."""
         from ..ir.interpret import run
 
         self.say("run the reference")
-        ports = (*self.graph.inputs, *self.graph.outputs)
-        layouts = {value.name: tuple(range(value.type.rank)) for value in ports}
-        self.takes = figures.tensors(self.graph.inputs, layouts)
-        self.gives = figures.tensors(self.graph.outputs, layouts)
-        self.wanted = [run(self.graph, feeds) for feeds in self.looks]
-        if self.choices.dtype == "float32":
-            noise = relative_error(self.wanted[0], run(self.graph, self.looks[0], "float64"))
-            self.agreement = Agreement(error=max(LEAST_TOLERANCE, ROUNDING * noise))
-        else:
-            self.agreement = Agreement(cosine=BOUNDS[self.choices.dtype])
+        graph = written.graph or self.graph
+        layouts = {value.name: tuple(range(value.type.rank)) for value in (*graph.inputs, *graph.outputs)}
+        self.takes = figures.tensors(graph.inputs, layouts, written.ports)
+        self.gives = figures.tensors(graph.outputs, layouts, written.ports)
+        self.stored = [quantised(feeds, self.takes) for feeds in self.looks]
+        plain = [{**tensor, "name": tensor["of"], "layout": layouts[tensor["of"]]} for tensor in self.takes]
+        feeds = [quantised(each, plain) for each in self.looks]
+        found = [run(graph, each) for each in feeds]
+        self.wanted = [quantised(each, self.gives) for each in found]
+        self.agreement = self._bound(found[0], lambda: run(graph, feeds[0], "float64"))
         rung = "int8 reference" if self.choices.dtype == "int8" else "float32 reference"
-        self.ladder.climb(rung, [real(each, self.gives) for each in self.wanted])
+        if written.graph is not None:
+            self.rungs_before, self.ladder = self.ladder.rungs, Ladder()
+            rung += " with the options' changes"
+        self.ladder.climb(rung, found)
+
+    def _bound(self, single: Mapping[str, Array], double: Callable[[], Mapping[str, Array]]) -> Agreement:
+        """What may differ in the arithmetic asked for."""
+        if self.choices.dtype != "float32":
+            return Agreement(cosine=BOUNDS[self.choices.dtype])
+        return Agreement(error=max(LEAST_TOLERANCE, ROUNDING * relative_error(single, double())))
 
     def _verify(self, file: Path) -> None:
         """Run the file; it must give what the reference gives."""
@@ -108,13 +125,13 @@ class Translation(Front):
         if missing := runner.why_not():
             raise MachineError(f"{file.name} cannot be checked here", why=missing, do="install it, or give --no-check")
         self.say(f"run {file.name} on {runner.name}")
-        samples = self.looks if runner.kind == "evaluated" else self.data[:REFERENCE_SAMPLES]
+        more = [] if runner.kind == "evaluated" else self.data[len(self.looks) : REFERENCE_SAMPLES]
         session = runner.open(file)
         try:
-            outputs = [session.run(feeds) for feeds in samples]
+            outputs = [session.run(feeds) for feeds in (*self.stored, *(quantised(each, self.takes) for each in more))]
         finally:
             session.close()
-        rung = self.ladder.climb(f"{file.name} on {runner.name}", outputs)
+        rung = self.ladder.climb(f"{file.name} on {runner.name}", [real(each, self.gives) for each in outputs])
         if not all(self.agreement.holds(one, other) for one, other in zip(outputs, self.wanted, strict=False)):
             why = f"error {rung.max_error:.2e}, cosine {rung.cosine:.6f}, where the bound is {self.agreement.text}"
             raise InternalError(f"{file.name} does not compute what the reference does", where=[self.name], why=why)
@@ -136,7 +153,7 @@ class Translation(Front):
             "file": {"name": file.name, "bytes": sum(sizes), "operators": dict(written.operators)},
             "agreement": self.agreement.json(),
             "cost": figures.work(self.graph),
-            "verification": self.ladder.json(),
+            "verification": [*(each.json() for each in self.rungs_before), *self.ladder.json()],
             "notes": [*written.notes, *self._poor()],
             "details": {"kept": self.kept, **written.details} if self.kept else dict(written.details),
             "versions": figures.versions(),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, helper
 
-from ..ir.errors import ModelError
+from ..ir.errors import ModelError, ShapeError
 from ..ir.graph import Array, Graph, Value
 from ..ir.op import Op
 from ..ir.ops.shape import Reshape
@@ -82,26 +82,49 @@ class Call:
         if not condition:
             raise FormError(form)
 
+    def demand(self, condition: bool, complaint: str) -> None:
+        """Refuse the model as unsound unless the condition holds.
+
+        Raises:
+            ModelError: It does not.
+        """
+        if not condition:
+            raise ModelError(f"{self.node.op_type} '{self.name}': {complaint}", where=[self.name])
+
     def only_first(self, what: str) -> None:
         """Refuse the node if anything reads another output of it than the first."""
         self.require(not self.read & (set(self.node.output[1:]) - {""}), f"its {what} must not be read")
 
     def add(self, op: Op, *operands: Value | None) -> Any:
-        """Add an op that stands for this node.
+        """Add an op that stands for this node; integers and truth values of constants are computed at once.
 
         Raises:
             ModelError: The result would be absurdly large.
         """
-        result = self.graph.add(op, *operands, name=self.name, sources=(self.name,))
-        for value in result if isinstance(result, tuple) else (result,):
-            if value.type.size > LARGEST:
-                what = f"{self.node.op_type} '{self.name}' makes a tensor of the size {value.shape}"
+        try:
+            types = op.infer(*(None if value is None else value.type for value in operands))
+        except ShapeError:
+            return self.graph.add(op, *operands, name=self.name, sources=(self.name,))  # raises it with the node's name
+        types = types if isinstance(types, tuple) else (types,)
+        for each in types:
+            if each.size > LARGEST:
+                what = f"{self.node.op_type} '{self.name}' makes a tensor of the size {each.shape}"
                 raise ModelError(what, where=[self.name], do="export the model with smaller shapes")
-        return result
+        arrays = [None if value is None else value.data for value in operands]
+        known = all(value is None or value.is_constant for value in operands)
+        if known and all(each.numpy.kind != "f" for each in types):
+            results = op.reference(*arrays)
+            made = [self.graph.constant(a, self.name) for a in (results if isinstance(results, tuple) else (results,))]
+            return made[0] if len(made) == 1 else tuple(made)
+        return self.graph.add(op, *operands, name=self.name, sources=(self.name,))
 
-    def constant(self, array: Array | float, hint: str) -> Value:
+    def constant(self, array: Any, hint: str, dtype: str = "float32") -> Value:
         """A constant that this node brings along."""
-        return self.graph.constant(np.asarray(array, np.float32), f"{self.name}.{hint}")
+        return self.graph.constant(np.asarray(array, dtype), f"{self.name}.{hint}")
+
+    def like(self, x: Value, number: float, hint: str) -> Value:
+        """A single number in the element type of x."""
+        return self.constant(number, hint, x.dtype)
 
     def vector(self, index: int, size: int) -> Value | None:
         """An optional constant operand as a vector of `size`; a single number is repeated."""
@@ -130,7 +153,12 @@ class Call:
 
 Rule = Callable[[Call], Result]
 RULES: dict[str, Rule] = {}
-"""The operators of the default domain that can be imported, by ONNX name."""
+"""The operators that can be imported, by ONNX name; those of other domains than ONNX's own begin with the domain."""
+
+
+def kind(node: NodeProto) -> str:
+    """The name of a node's operator in `RULES`."""
+    return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:

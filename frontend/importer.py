@@ -5,9 +5,8 @@ from __future__ import annotations
 from ..ir.errors import ModelError, Unsupported
 from ..ir.graph import Graph, Type, Value
 from ..ir.ops.shape import Reshape
-from .call import RULES, Call, FormError
-from .model import Model, label
-from .reader import STANDARD
+from .call import RULES, Call, FormError, kind
+from .model import Model, dtype_of, label
 from .shapes import infer
 
 MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -38,16 +37,14 @@ def build(model: Model) -> Graph:
 def _known_operators(model: Model) -> None:
     missing: dict[str, list[str]] = {}
     for index, node in enumerate(model.graph.node):
-        standard = node.domain in STANDARD
-        if not standard or node.op_type not in RULES:
-            kind = node.op_type if standard else f"{node.domain}.{node.op_type}"
-            missing.setdefault(kind, []).append(label(node, index))
+        if kind(node) not in RULES:
+            missing.setdefault(kind(node), []).append(label(node, index))
     if missing:
-        hints = [HINTS[kind] for kind in missing if kind in HINTS]
+        hints = [HINTS[name] for name in missing if name in HINTS]
         raise Unsupported(
             f"the model has operators that are not supported: {', '.join(sorted(missing))}",
             where=[name for names in missing.values() for name in names],
-            why="; ".join(f"{kind} ({len(names)})" for kind, names in sorted(missing.items())),
+            why="; ".join(f"{name} ({len(names)})" for name, names in sorted(missing.items())),
             do="; ".join(dict.fromkeys(hints))
             or "replace these layers before the export, or fix the shapes so that they fold",
         )
@@ -67,15 +64,16 @@ class _Builder:
 
     def build(self) -> Graph:
         for each in self.model.graph.input:
-            shape = tuple(d.dim_value for d in each.type.tensor_type.shape.dim)
-            self.values[each.name] = self.graph.input(each.name, Type("float32", shape))
+            tensor = each.type.tensor_type
+            shape = tuple(d.dim_value for d in tensor.shape.dim)
+            self.values[each.name] = self.graph.input(each.name, Type(dtype_of(tensor.elem_type), shape))
         read = {name for node in self.model.graph.node for name in node.input}
         read |= {each.name for each in self.model.graph.output}
         for index, node in enumerate(self.model.graph.node):
             operands = tuple(self._operand(name) if name else None for name in node.input)
             call = Call(self.graph, node, label(node, index), operands, self.model.opset, read)
             try:
-                result = RULES[node.op_type](call)
+                result = RULES[kind(node)](call)
             except FormError as error:
                 self.refused[call.name] = f"{node.op_type} '{call.name}': {error}"
                 result = self._stand_ins(call)

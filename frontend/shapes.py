@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 from onnx import ValueInfoProto
@@ -13,6 +14,9 @@ from .model import Model, dtype_of
 
 Dimension = int | str
 """A size, or the symbol the file has in its place ("?" for none)."""
+
+DTYPES = ("float32", "int8", "uint8", "int32", "int64", "bool")
+"""Element types of inputs."""
 
 
 def bind(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -33,7 +37,7 @@ def bind(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
     open_ones = []
     for name, dimensions in declared.items():
         shape = shapes.get(name) or tuple(_size(d, axis, symbols, declared) for axis, d in enumerate(dimensions))
-        if 0 in shape:
+        if -1 in shape:
             open_ones.append((name, dimensions))
         _set_shape(inputs[name], shape)
     if open_ones:
@@ -62,12 +66,17 @@ def infer(model: Model) -> dict[str, Type]:
 
 def _declared(each: ValueInfoProto) -> tuple[Dimension, ...]:
     dtype = dtype_of(each.type.tensor_type.elem_type) if each.type.HasField("tensor_type") else "no tensor"
-    if dtype != "float32":
+    if dtype not in DTYPES:
         raise ModelError(
             f"the input '{each.name}' is of type {dtype}", where=[each.name],
-            why="inputs are float32 images or features", do="export the model with a float32 input",
+            why=f"inputs are {', '.join(DTYPES)}", do="export the model with a float32 input",
         )  # fmt: skip
-    return tuple(d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in each.type.tensor_type.shape.dim)
+    return tuple(_dimension(d) for d in each.type.tensor_type.shape.dim)
+
+
+def _dimension(d: Any) -> Dimension:
+    """A stated size, 0 included; exporters also write -1 for a size they do not know."""
+    return int(d.dim_value) if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param or "?"
 
 
 def _agree(name: str, dimensions: tuple[Dimension, ...], given: tuple[int, ...], symbols: dict[str, int]) -> None:
@@ -85,13 +94,13 @@ def _agree(name: str, dimensions: tuple[Dimension, ...], given: tuple[int, ...],
 def _size(
     dimension: Dimension, axis: int, symbols: Mapping[str, int], declared: Mapping[str, tuple[Dimension, ...]]
 ) -> int:
-    """The size of a dimension, 0 when it stays open."""
+    """The size of a dimension, -1 when it stays open."""
     if isinstance(dimension, int):
         return dimension
     if dimension in symbols:
         return symbols[dimension]
     elsewhere = dimension != "?" and any(dimension in shape[1:] for shape in declared.values())
-    return 1 if axis == 0 and not elsewhere else 0
+    return 1 if axis == 0 and not elsewhere else -1
 
 
 def _set_shape(each: ValueInfoProto, shape: tuple[int, ...]) -> None:

@@ -43,6 +43,8 @@ SYMBOL = "__tvm_ffi__library_bin"
 MACHINES = {"x86_64": ("EM_X86_64",), "aarch64": ("EM_AARCH64",), "arm64": ("EM_AARCH64",)}
 """ELF's names for processors, by Python's."""
 
+CPU = Path("/proc/cpuinfo")
+
 SESSION_SECONDS = 600
 """After this long without a call, a device is free for others."""
 
@@ -61,12 +63,13 @@ class Local:
         self.file = file
         self.device = f"TVM {metadata.version('apache-tvm')}, one thread"
         try:
-            self._vm = tvm.relax.VirtualMachine(tvm.runtime.load_module(str(file)), tvm.cpu())
-            self.about = json.loads(str(self._vm[ABOUT]()))
+            self._library = tvm.runtime.load_module(str(file))
+            vm = tvm.relax.VirtualMachine(self._library, tvm.cpu())
+            self.about = json.loads(str(vm[ABOUT]()))
         except Exception as error:  # TVM raises all kinds, which share only this base
             raise ModelError("TVM cannot load the library", where=[str(file)], why=_first(error)) from error
         _require_vectors(self.about["vectors"], file)
-        self._main = self._vm[MAIN]
+        self._main = vm[MAIN]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One inference."""
@@ -94,7 +97,7 @@ class Local:
                     times.append((time.perf_counter() - began) * 1e3)
             return 0
 
-        vm = tvm.relax.VirtualMachine(self._vm.module, tvm.cpu())
+        vm = tvm.relax.VirtualMachine(self._library, tvm.cpu())
         vm.set_instrument(watch)
         for _ in range(runs):
             vm[MAIN](*given)
@@ -104,7 +107,7 @@ class Local:
 
     def close(self) -> None:
         """Free the runtime's memory; the code stays, as nothing can unload it safely."""
-        del self._vm, self._main
+        del self._main, self._library
 
 
 class Remote:
@@ -257,9 +260,8 @@ def _examine(file: Path) -> str:
 
 def _require_vectors(name: str, file: Path) -> None:
     """Refuse code with vectors that this processor is known to lack: it would end this process."""
-    info = Path("/proc/cpuinfo")
-    flags = {word for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("flags")
-             for word in line.split()} if info.is_file() else set()  # fmt: skip
+    text = CPU.read_text(encoding="utf-8") if CPU.is_file() else ""
+    flags = {word for line in text.splitlines() if line.startswith("flags") for word in line.split()}
     if flags and name in ("avx2", "avx512f") and name not in flags:
         raise MachineError(f"the library needs {name}, which this processor lacks", where=[str(file)])
 

@@ -1,4 +1,4 @@
-"""Whole small networks, each with something that one back end or another stumbles over; read with runpy by the tests."""
+"""Whole small networks, each with something that one back end or another stumbles over; tests read it with runpy."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The command line: every answer as data with its documented keys, every failure with its exit code and no trace."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -12,7 +13,6 @@ from click.testing import CliRunner
 
 from edgesmith import runtimes
 from edgesmith.cli import commands
-from edgesmith.lowering.c import toolchain
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -170,9 +170,9 @@ def test_budget_that_is_too_small(tiny, typical, tmp_path, ram):
 
 
 def test_no_compiler(tiny, typical, tmp_path, monkeypatch):
-    real = toolchain.importlib.util.find_spec
+    real = importlib.util.find_spec
     hidden = lambda name, *rest: None if name == "ziglang" else real(name, *rest)  # noqa: E731
-    monkeypatch.setattr(toolchain.importlib.util, "find_spec", hidden)
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
     arguments = ("--target", "stm32f746", "--calibration", typical, "-o", tmp_path / "deep" / "out")
     assert "pip install ziglang" in failure(5, "compile", tiny, *arguments)["do"]
     assert not (tmp_path / "deep").exists()

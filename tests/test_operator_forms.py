@@ -140,6 +140,10 @@ FORMS = [
         for strides in ([1, 1], [2, 2], [3, 2])
     ),
     Form("Conv", (1, 4, 9), [draw(6, 2, 3), draw(6)], {"group": 2, "strides": [2], "pads": [1, 0]}),
+    Form("Pad", IMAGE, [ints(0, 0, 1, 1, 0, 0, 1, 1)], {"mode": "reflect"}),
+    Form("Resize", IMAGE, [None, None, ints(1, 4, 18, 16)], {"mode": "cubic", "exclude_outside": 1}),
+    Form("MaxPool", IMAGE, attributes={"kernel_shape": [2, 2], "dilations": [2, 2]}),
+    Form("Conv", (1, 4, 5, 5, 5), [draw(6, 4, 3, 3, 3)]),
     Form("ConvTranspose", IMAGE, [draw(4, 5, 2, 2), draw(5)], {"strides": [2, 2]}),
     Form("ConvTranspose", IMAGE, [draw(4, 5, 4, 4)], {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
     Form("ConvTranspose", IMAGE, [draw(4, 2, 3, 3)], {"group": 2, "strides": [2, 1], "output_padding": [1, 0]}),
@@ -237,14 +241,9 @@ def test_form_agrees_with_onnx_runtime(form: Form, tmp_path: Path) -> None:
 
 
 REFUSED = [
-    (Form("Pad", IMAGE, [ints(0, 0, 1, 1, 0, 0, 1, 1)], {"mode": "reflect"}), "reflect"),
-    (
-        Form("Resize", IMAGE, [None, None, ints(1, 4, 18, 16)], {"mode": "cubic", "exclude_outside": 1}),
-        "exclude_outside",
-    ),
-    (Form("MaxPool", IMAGE, attributes={"kernel_shape": [2, 2], "dilations": [2, 2]}), "dilated"),
-    (Form("Conv", (1, 4, 5, 5, 5), [draw(6, 4, 3, 3, 3)]), "images have 2"),
-    (Form("Cast", (2, 5), attributes={"to": TensorProto.INT32}), "int32"),
+    (Form("MaxPool", (1, 2, 3, 3, 3, 3), attributes={"kernel_shape": [2, 2, 2, 2]}), "at most 3"),
+    (Form("Cast", (2, 5), attributes={"to": TensorProto.FLOAT16}), "float16"),
+    (Form("Dropout", (2, 5), [np.float32(0.5).reshape(()), np.array(True)]), "training_mode"),
 ]
 
 

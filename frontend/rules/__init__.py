@@ -1,5 +1,37 @@
 """The import rules by family; importing this package fills the table of `frontend.call`."""
 
-from . import activation, arithmetic, attention, conv, linear, norm, pool, shape
+from . import (
+    activation,
+    arithmetic,
+    attention,
+    conv,
+    einsum,
+    grid,
+    linear,
+    logic,
+    norm,
+    pool,
+    quant,
+    reduction,
+    resize,
+    search,
+    shape,
+)
 
-__all__ = ["activation", "arithmetic", "attention", "conv", "linear", "norm", "pool", "shape"]
+__all__ = [
+    "activation",
+    "arithmetic",
+    "attention",
+    "conv",
+    "einsum",
+    "grid",
+    "linear",
+    "logic",
+    "norm",
+    "pool",
+    "quant",
+    "reduction",
+    "resize",
+    "search",
+    "shape",
+]

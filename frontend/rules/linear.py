@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from ...ir.graph import Value
 from ...ir.ops.elementwise import Add, Mul
 from ...ir.ops.linear import Linear, MatMul
+from ...ir.ops.quant import Dequantize
 from ...ir.ops.shape import Transpose
 from ..call import Call, Result, rule
 
 
 @rule("MatMul")
 def matmul(call: Call) -> Result:
-    """With a constant matrix on the right it is a Linear; vectors are matrices of one row or column."""
-    a, b = call[0], call[1]
-    if b.data is not None and len(b.shape) == 2 and a.data is None:
-        result: Value = call.add(Linear(), a, transposed(call, b))
-        return result
+    """See `product`."""
+    return product(call, call[0], call[1])
+
+
+def product(call: Call, a: Value, b: Value) -> Value:
+    """a @ b: a Linear if b is a stored matrix and a is not; vectors are matrices of one row or column."""
+    call.demand(bool(a.shape and b.shape), f"{a.shape} and {b.shape} have no product")
+    if len(b.shape) == 2 and a.data is None:
+        weight = transposed(call, b) if b.data is not None else _stored_transposed(call, b)
+        if weight is not None:
+            result: Value = call.add(Linear(), a, weight)
+            return result
     left = call.reshape(a, (1, *a.shape)) if len(a.shape) == 1 else a
     right = call.reshape(b, (*b.shape, 1)) if len(b.shape) == 1 else b
-    product: Value = call.add(MatMul(), left, right)
-    shape = list(product.shape)
+    y: Value = call.add(MatMul(), left, right)
+    shape = list(y.shape)
     if len(b.shape) == 1:
         del shape[-1]
     if len(a.shape) == 1:
         del shape[len(shape) - (1 if len(b.shape) == 1 else 2)]
-    return call.reshape(product, shape)
+    return call.reshape(y, shape)
+
+
+def _stored_transposed(call: Call, b: Value) -> Value | None:
+    """A matrix that is stored in integers, with its axes exchanged; None if it is none."""
+    node = b.producer
+    if node is None or not isinstance(node.op, Dequantize) or node.input(0).data is None:
+        return None
+    quant = node.op.quant
+    turned = quant if quant.axis is None else dataclasses.replace(quant, axis=1 - quant.axis % 2)
+    result: Value = call.add(Dequantize(turned), transposed(call, node.input(0)))
+    return result
 
 
 def transposed(call: Call, b: Value) -> Value:
@@ -45,11 +66,12 @@ def gemm(call: Call) -> Result:
     alpha, beta = call.attr("alpha", 1.0), call.attr("beta", 1.0)
     if call.attr("transA", 0):
         a = call.add(Transpose((1, 0)), a)
-    if b.data is None:
+    stored = _stored_transposed(call, b) if b.data is None else transposed(call, b)
+    if stored is None:
         right = call.add(Transpose((1, 0)), b) if call.attr("transB", 0) else b
         y: Value = call.add(MatMul(), a, right)
     else:
-        weight = b if call.attr("transB", 0) else transposed(call, b)
+        weight = b if call.attr("transB", 0) else stored
         width = weight.shape[0]
         fits = (
             c is not None and c.data is not None and c.data.size in (1, width) and c.shape[-1:] in ((), (1,), (width,))

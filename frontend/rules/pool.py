@@ -1,86 +1,110 @@
-"""Pooling windows and resizing."""
+"""Pooling windows; where no op has their form, they are made of shifted copies."""
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 
-from ...ir.graph import Array, Value
-from ...ir.ops.linear import Linear
+from ...ir.graph import Value
+from ...ir.ops.activation import Abs
 from ...ir.ops.pool import AveragePool, MaxPool
-from ...ir.ops.shape import Resize, Transpose
 from ..call import Call, Result, rule
-from .conv import image_window
+from .terms import add, choose, div, greatest, less, mul, power
+from .window import Window, bordered, counts, shifts, window
 
 
-@rule("MaxPool", "AveragePool")
-def pool(call: Call) -> Result:
-    """Two-dimensional windows; the positions of the greatest are not kept."""
-    call.only_first("indices")
-    kernel, strides, pads, dilations = image_window(call, call.attr("kernel_shape"))
-    call.require(dilations == (1, 1), "dilated")
-    ceil_mode = bool(call.attr("ceil_mode", 0))
-    if call.node.op_type == "MaxPool":
-        result: Value = call.add(MaxPool(kernel, strides, pads, ceil_mode), call.x)
-    else:
-        inside = any(pads) and bool(call.attr("count_include_pad", 0))  # without a border there is nothing to count
-        result = call.add(AveragePool(kernel, strides, pads, ceil_mode, inside), call.x)
-    return result
-
-
-@rule("Resize")
-def resize(call: Call) -> Result:
-    """Images to a size, or by scales that give whole sizes."""
+def _as_image(call: Call, w: Window) -> tuple[Value, Window] | None:
+    """Operand and window over images of one or more rows, if the pooling ops have such a window."""
     x = call.x
-    mode = call.attr("mode", "nearest")
-    call.require(mode in ("nearest", "linear", "cubic"), f"mode {mode}")
-    call.require(len(x.shape) == 4, "only images are resized")
-    call.require(not call.attr("antialias", 0), "with antialias")
-    axes = tuple(call.axis(a, 4) for a in call.attr("axes", range(4)))
-    policy = call.attr("keep_aspect_ratio_policy", "stretch")
-    call.require(policy == "stretch", f"with keep_aspect_ratio_policy {policy}")
-    shape = list(x.shape)
-    if call.get(3) is not None:
-        for axis, size in zip(axes, call.ints(3, "sizes"), strict=True):
-            shape[axis] = size
-    else:
-        for axis, scale in zip(axes, call.array(2, "scales"), strict=True):
-            scaled = shape[axis] * float(scale)
-            call.require(abs(scaled - round(scaled)) < 1e-3, f"by {scale}, which gives no whole size")
-            shape[axis] = round(scaled)
-    call.require(tuple(shape[:2]) == x.shape[:2], "only height and width are resized")
-    coordinates = call.attr("coordinate_transformation_mode", "half_pixel")
-    call.require(
-        coordinates in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"), f"with {coordinates}"
-    )
-    if tuple(shape) == x.shape:
-        return x
-    if mode == "cubic":
-        call.require(not call.attr("exclude_outside", 0), "cubic with exclude_outside")
-        return _cubic(call, Resize((shape[2], shape[3]), "linear", coordinates))
-    nearest = call.attr("nearest_mode", "round_prefer_floor")
-    result: Value = call.add(Resize((shape[2], shape[3]), mode, coordinates, nearest), x)
-    return result
+    if x.dtype != "float32" or not w.plain or len(w.kernel) > 2 or min(*w.before, *w.after) < 0:
+        return None
+    return (x, w) if len(w.kernel) == 2 else (call.reshape(x, (*x.shape[:2], 1, *x.shape[2:])), w.flat())
 
 
-def _cubic(call: Call, op: Resize) -> Result:
-    """A matrix along the width, then one along the height: cubic interpolation is linear in the pixels."""
+def _form(w: Window) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
+    (kh, kw), (sy, sx), (top, left), (bottom, right) = w.kernel, w.strides, w.before, w.after
+    return (kh, kw), (sy, sx), (top, left, bottom, right)
+
+
+@rule("MaxPool")
+def max_pool(call: Call) -> Result:
+    """The greatest of each window, and where it lies if that is read."""
+    w, ceil_mode = window(call, call.attr("kernel_shape")), bool(call.attr("ceil_mode", 0))
+    spatial = w.sizes(call.x.shape[2:], ceil_mode)
+    if call.read & set(call.node.output[1:]) - {""}:
+        return _with_places(call, w, spatial)
+    image = _as_image(call, w)
+    if image is not None:
+        kernel, strides, pads = _form(image[1])
+        pooled = call.add(MaxPool(kernel, strides, pads, ceil_mode), image[0])
+        return call.reshape(pooled, (*call.x.shape[:2], *spatial))
+    copies = shifts(call, bordered(call, call.x, w, spatial, _lowest(call.x.dtype)), w, spatial)
+    return reduce(lambda a, b: greatest(call, a, b), copies)
+
+
+def _lowest(dtype: str) -> float:
+    return -np.inf if dtype == "float32" else float(np.iinfo(dtype).min)
+
+
+def _with_places(call: Call, w: Window, spatial: tuple[int, ...]) -> tuple[Value, Value]:
+    """Every element carries its number in the tensor along; of equal ones the first wins."""
     x = call.x
-    for axis in (1, 0):
-        matrix = _cubic_matrix(op, x.shape[3], op.size[axis], call.attr("cubic_coeff_a", -0.75))
-        x = call.add(Linear(), x, call.constant(matrix, "columns" if axis else "rows"))
-        x = call.add(Transpose((0, 1, 3, 2)), x)
-    return x
+    numbers = np.arange(x.type.size).reshape(x.shape)
+    if call.attr("storage_order", 0):  # within an image the rows run fastest
+        axes = (0, 1, *reversed(range(2, len(x.shape))))
+        numbers = np.arange(x.type.size).reshape([x.shape[i] for i in axes]).transpose(axes)
+    places = call.constant(numbers, "places", "int64")
+    values = shifts(call, bordered(call, x, w, spatial, _lowest(x.dtype)), w, spatial)
+    best, where = None, None
+    for value, place in zip(values, shifts(call, bordered(call, places, w, spatial, -1), w, spatial), strict=True):
+        if best is None or where is None:
+            best, where = value, place
+            continue
+        better = less(call, best, value)
+        best, where = choose(call, better, value, best), choose(call, better, place, where)
+    assert best is not None and where is not None
+    return best, where
 
 
-def _cubic_matrix(op: Resize, source: int, target: int, a: float) -> Array:
-    """Weights [target, source] of the four pixels around each position. Source: Keys 1981, equation 15."""
-    at = op.positions(source, target)
-    base = np.floor(at)
-    matrix = np.zeros((target, source))
-    for offset in (-1, 0, 1, 2):
-        d = np.abs(at - base - offset)
-        near = ((a + 2) * d - (a + 3)) * d * d + 1
-        far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-        pixel = np.clip(base + offset, 0, source - 1).astype(np.int64)
-        np.add.at(matrix, (np.arange(target), pixel), np.where(d <= 1, near, far))
-    return matrix
+@rule("AveragePool")
+def average_pool(call: Call) -> Result:
+    """The mean of each window, over the image or over its border as well."""
+    w, ceil_mode = window(call, call.attr("kernel_shape")), bool(call.attr("ceil_mode", 0))
+    spatial = w.sizes(call.x.shape[2:], ceil_mode)
+    border = any((*w.before, *w.after))  # without one there is nothing more to count
+    inside = border and bool(call.attr("count_include_pad", 0))
+    image = _as_image(call, w)
+    if image is not None:
+        kernel, strides, pads = _form(image[1])
+        y = call.add(AveragePool(kernel, strides, pads, ceil_mode, inside), image[0])
+        return call.reshape(y, (*call.x.shape[:2], *spatial))
+    total = _sum_of_windows(call, call.x, w, spatial)
+    return div(call, total, call.constant(counts(w, call.x.shape[2:], spatial, inside), "counts"))
+
+
+def _sum_of_windows(call: Call, x: Value, w: Window, spatial: tuple[int, ...]) -> Value:
+    copies = shifts(call, bordered(call, x, w, spatial, 0.0), w, spatial)
+    return reduce(lambda a, b: add(call, a, b), copies)
+
+
+@rule("LpPool")
+def lp_pool(call: Call) -> Result:
+    """The p-norm of each window."""
+    w, p = window(call, call.attr("kernel_shape")), call.attr("p", 2)
+    spatial = w.sizes(call.x.shape[2:], bool(call.attr("ceil_mode", 0)))
+    sizes = mul(call, call.x, call.x) if p == 2 else power(call, call.add(Abs(), call.x), float(p))
+    return power(call, _sum_of_windows(call, sizes, w, spatial), 1.0 / p)
+
+
+@rule("LRN")
+def local_response(call: Call) -> Result:
+    """x / (bias + alpha * mean of squares over neighbouring channels) ** beta."""
+    x, size = call.x, call.attr("size")
+    rows = call.reshape(mul(call, x, x), (x.shape[0], 1, x.shape[1], -(-x.type.size // (x.shape[0] * x.shape[1]))))
+    less_, more = (size - 1) // 2, size - 1 - (size - 1) // 2
+    mean = call.add(AveragePool((size, 1), (1, 1), (less_, 0, more, 0), False, True), rows)
+    base = add(call, mul(call, call.reshape(mean, x.shape), call.attr("alpha", 1e-4)), call.attr("bias", 1.0))
+    return div(call, x, power(call, base, call.attr("beta", 0.75)))
+
+

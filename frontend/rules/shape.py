@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from ...ir.errors import ModelError
 from ...ir.graph import Value
 from ...ir.ops import shape as ops
 from ..call import Call, Result, rule
+from ..model import dtype_of
+from .terms import NUMBERS, choose
 
 
 @rule("Reshape")
@@ -85,23 +86,11 @@ def split(call: Call) -> Result:
 def cut(call: Call) -> Result:
     """Bounds far outside mean the end."""
     x = call.x
-    starts, ends = call.ints(1, "starts"), call.ints(2, "ends")
-    axes = call.ints(3, "axes") if call.get(3) is not None else tuple(range(len(starts)))
+    starts, ends = call.setting("starts", 1), call.setting("ends", 2)
+    axes = call.setting("axes", 3) or tuple(range(len(starts)))
     steps = call.ints(4, "steps") if call.get(4) is not None else (1,) * len(starts)
     axes = tuple(call.axis(a, len(x.shape)) for a in axes)
     result: Value = call.add(ops.Slice(starts, ends, axes, steps), x)
-    return result
-
-
-@rule("Gather")
-def gather(call: Call) -> Result:
-    """With indices known at compile time."""
-    x, indices = call.x, call.array(1, "indices")
-    axis = call.axis(call.attr("axis", 0), len(x.shape))
-    size = x.shape[axis]
-    if indices.size and not -size <= indices.min() <= indices.max() < size:
-        raise ModelError(f"Gather '{call.name}': an index is outside the {size} of axis {axis}", where=[call.name])
-    result: Value = call.add(ops.Gather(axis), x, call[1])
     return result
 
 
@@ -125,18 +114,92 @@ def tile(call: Call) -> Result:
 
 @rule("Pad")
 def pad(call: Call) -> Result:
-    """A border of one value."""
+    """A border of one value, or of what lies near the edge; before opset 11 amounts and value are attributes."""
     x, mode = call.x, call.attr("mode", "constant")
-    call.require(mode == "constant", f"mode {mode}; constant is")
-    amounts = call.ints(1, "pads")
-    value = float(call.array(2, "value").reshape(())) if call.get(2) is not None else 0.0
     rank = len(x.shape)
-    axes = [call.axis(a, rank) for a in (call.ints(3, "axes") if call.get(3) is not None else range(rank))]
+    amounts = call.setting("pads", 1)
+    given = call.get(3) is not None
+    axes = [call.axis(a, rank) for a in (call.ints(3, "axes") if given else range(rank))]
+    call.demand(amounts is not None and len(amounts) == 2 * len(axes), f"pads {amounts} do not fit {len(axes)} axes")
     full = [0] * (2 * rank)
     for i, axis in enumerate(axes):
         full[axis], full[rank + axis] = amounts[i], amounts[len(axes) + i]
-    result: Value = call.add(ops.Pad(tuple(full), value), x)
+    if mode != "constant":
+        return _mirrored(call, mode, full)
+    value = call.get(2)
+    number = 0.0 if value is not None and value.data is None else _pad_value(call)
+    y: Value = call.add(ops.Pad(tuple(full), number), x)
+    if value is None or value.data is not None:
+        return y
+    inside = ops.Pad(tuple(full), 0.0).reference(np.ones(x.shape, np.bool_))
+    return choose(call, call.constant(inside, "inside", "bool"), y, call.reshape(value, ()))
+
+
+def _pad_value(call: Call) -> float:
+    return float(call.array(2, "value").reshape(())) if call.get(2) is not None else call.attr("value", 0.0)
+
+
+def _mirrored(call: Call, mode: str, pads: list[int]) -> Value:
+    """A border that repeats what lies inside: elements picked along each axis."""
+    x, rank = call.x, len(call.x.shape)
+    call.require(mode in ("reflect", "edge", "wrap"), f"mode {mode}")
+    for axis, size in enumerate(x.shape):
+        before, after = pads[axis], pads[rank + axis]
+        if before or after:
+            call.require(size > 0, "of nothing")
+            kept = np.arange(max(0, -before), size - max(0, -after))
+            call.demand(kept.size > 0, f"pads {pads} crop all of {x.shape}")
+            picks = np.pad(kept, (max(0, before), max(0, after)), mode=mode)  # type: ignore[call-overload]
+            x = call.add(ops.Gather(axis), x, call.constant(picks, f"axis{axis}", "int64"))
+    return x
+
+
+@rule("CenterCropPad")
+def centre(call: Call) -> Result:
+    """Cut or bordered alike on both sides; an odd element more is cut or added at the end."""
+    x, sizes = call.x, call.ints(1, "shape")
+    rank = len(x.shape)
+    axes = [call.axis(a, rank) for a in call.attr("axes", range(rank))]
+    full = [0] * (2 * rank)
+    for axis, size in zip(axes, sizes, strict=True):
+        more = size - x.shape[axis]
+        before = more // 2 if more > 0 else -(-more // 2)
+        full[axis], full[rank + axis] = before, more - before
+    result: Value = call.add(ops.Pad(tuple(full), 0.0), x)
     return result
+
+
+@rule("Trilu")
+def triangle(call: Call) -> Result:
+    """Zero on one side of a diagonal."""
+    x = call.x
+    k = int(call.array(1, "k").reshape(())) if call.get(1) is not None else 0
+    call.demand(len(x.shape) >= 2, f"{x.shape} is no matrix")
+    ones = np.ones(x.shape[-2:], np.bool_)
+    kept = np.triu(ones, k) if call.attr("upper", 1) else np.tril(ones, k)
+    return choose(call, call.constant(kept, "kept", "bool"), x, 0)
+
+
+@rule("EyeLike")
+def eye(call: Call) -> Result:
+    """Ones on a diagonal: a constant, as shapes are known."""
+    dtype = dtype_of(call.attr("dtype")) if call.attr("dtype") else call.x.dtype
+    call.require(dtype in NUMBERS, f"of {dtype}")
+    rows, columns = call.x.shape
+    return call.constant(np.eye(rows, columns, k=call.attr("k", 0)), "eye", dtype)
+
+
+@rule("Shape")
+def sizes_of(call: Call) -> Result:
+    """A constant, as shapes are known."""
+    sizes = call.x.shape[slice(call.attr("start", 0), call.attr("end", None))]
+    return call.constant(sizes, "sizes", "int64")
+
+
+@rule("Size")
+def count_of(call: Call) -> Result:
+    """A constant, as shapes are known."""
+    return call.constant(call.x.type.size, "size", "int64")
 
 
 @rule("DepthToSpace", "SpaceToDepth")

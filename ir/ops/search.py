@@ -26,7 +26,7 @@ class ArgMax(Op):
 
     def reference(self, x: Array) -> Array:
         """See the class."""
-        return np.argmax(x, axis=self.axis, keepdims=True).astype(np.int64)
+        return np.asarray(np.argmax(x, axis=self.axis, keepdims=True), np.int64)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
@@ -37,7 +37,7 @@ class ArgMax(Op):
 
 @dataclass(frozen=True)
 class TopK(Op):
-    """The `count` greatest elements along `axis`, greatest first, and their indices (int64); of equal ones the first."""
+    """The `count` greatest elements along `axis`, in that order, and their indices (int64); of equal ones the first."""
 
     count: int
     axis: int = -1

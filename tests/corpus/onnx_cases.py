@@ -49,7 +49,8 @@ FROZEN: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Operands that decide shapes."""
 
-DTYPES = {TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL}
+INTEGERS = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64}
+DTYPES = {TensorProto.FLOAT, TensorProto.BOOL, *INTEGERS}
 
 
 @dataclass(frozen=True)
