@@ -3,7 +3,7 @@
 import pytest
 
 import edgesmith
-from edgesmith.driver import stages
+from edgesmith.driver import library
 from edgesmith.ir.errors import BudgetError, UsageError
 from edgesmith.ir.ops.linear import MatMul
 from edgesmith.ir.ops.shape import Transpose
@@ -65,7 +65,7 @@ def test_a_program_that_loses_much_says_so(build, tmp_path, monkeypatch):
     graph = build.vit("float32")
     calm = edgesmith.compile(graph, "host", out=tmp_path / "calm")
     assert not any("lose much" in note for note in calm.manifest["notes"])
-    monkeypatch.setattr(stages, "POOR_COSINE", 1.1)
+    monkeypatch.setattr(library, "POOR_COSINE", 1.1)
     found = edgesmith.compile(graph, "host", out=tmp_path / "found")
     assert any("lose much" in note for note in found.manifest["notes"])
     assert "lose much" in found.report.read_text(encoding="utf-8")

@@ -35,10 +35,10 @@ class Onnx:
         return None
 
     def passes(self, dtype: str) -> Sequence[Pass]:
-        """Those that leave norms whole: they are single operators here."""
-        from ...ir.passes.pipelines import FLOAT_ONNX
+        """Those that leave norms whole: they are single operators here; for integers also those that leave ranges."""
+        from ...ir.passes.pipelines import EXACT, FLOAT_ONNX
 
-        return FLOAT_ONNX
+        return [each for each in FLOAT_ONNX if dtype != "int8" or each in EXACT]
 
     def write(self, job: Job, path: Path) -> Written:
         """Write the checked model; see `lowering.Backend`."""

@@ -46,10 +46,10 @@ class Tflite:
         return "pip install edgesmith[tflite]" if missing else None
 
     def passes(self, dtype: str) -> Sequence[Pass]:
-        """Those that make norms short: they are several operators here."""
-        from ...ir.passes.pipelines import FLOAT_TFLITE
+        """Those that make norms short: they are several operators here; for integers also those that leave ranges."""
+        from ...ir.passes.pipelines import EXACT, FLOAT_TFLITE
 
-        return FLOAT_TFLITE
+        return [each for each in FLOAT_TFLITE if dtype != "int8" or each in EXACT]
 
     def write(self, job: Job, path: Path) -> Written:
         """Write the model; see `lowering.Backend`."""
