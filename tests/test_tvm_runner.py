@@ -180,6 +180,7 @@ def end(process):
 def farm():
     """A tracker and one device on this computer: the tracker's address, and the device's process."""
     pytest.importorskip("tvm", reason="pip install edgesmith[tvm]")
+    pytest.importorskip("tornado", reason="TVM's tracker needs it: pip install tornado")
     port = free_port()
     tracker = start("tvm.exec.rpc_tracker", f"--port={port}", f"--port-end={port + 1}")
     server = start("tvm.exec.rpc_server", f"--tracker=127.0.0.1:{port}", "--key=board")
