@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .driver import compile, load, run
+    from .driver.bench import bench
     from .ir.errors import EdgesmithError
     from .ir.graph import Graph
     from .lowering.artifact import Artifact
     from .targets import Target
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "EdgesmithError", "Graph", "Target", "compile", "load", "run"]
+__all__ = ["Artifact", "EdgesmithError", "Graph", "Target", "bench", "compile", "load", "run"]
 
 HOMES = {
     "Artifact": "lowering.artifact",
     "EdgesmithError": "ir.errors",
     "Graph": "ir.graph",
     "Target": "targets",
+    "bench": "driver.bench",
     "compile": "driver",
     "load": "driver",
     "run": "driver",

@@ -29,7 +29,7 @@ from edgesmith.lowering.tvm.tune import address
 from edgesmith.runtimes import tvm as runner
 
 pytestmark = pytest.mark.tvm
-START_SECONDS = 60
+START_SECONDS = 120
 
 
 def network():
