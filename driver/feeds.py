@@ -90,8 +90,14 @@ def inputs_of(graph: Graph) -> list[Input]:
     """Inputs of an imported graph, with the normalisation in its metadata (`edgesmith.mean`, `edgesmith.std`).
 
     Raises:
-        ModelError: The normalisation makes no sense, or an input is a single number.
+        ModelError: The normalisation makes no sense, or an input is a single number, empty, or not float32.
     """
+    if other := [value for value in graph.inputs if value.dtype != "float32"]:
+        why = ", ".join(f"'{value.name}' is of type {value.dtype}" for value in other)
+        do = "export the model with float32 inputs"
+        raise ModelError("inputs are float32", where=[value.name for value in other], why=why, do=do)
+    if empty := [value.name for value in graph.inputs if 0 in value.shape]:
+        raise ModelError("an input holds nothing: one of its sizes is 0", where=empty, do="export it with sizes above 0")
     if single := [value.name for value in graph.inputs if not value.shape]:
         what = "an input without axes has no place for samples"
         raise ModelError(what, where=single, do="export it with a batch axis")

@@ -59,6 +59,18 @@ def test_a_batch_is_refused_by_name(tmp_path):
     assert refused.value.where == ("x",) and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("target", ["host", "onnx"])
+@pytest.mark.parametrize(("shape", "kind", "words"), [([1, 0, 6], 1, "holds nothing"), ([1, 4, 6], 7, "float32")])
+def test_inputs_that_hold_nothing_or_integers_are_refused_by_name(tmp_path, target, shape, kind, words):
+    ends = [helper.make_tensor_value_info(name, kind, shape) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    save(model, tmp_path / "odd.onnx")
+    with pytest.raises(ModelError, match=words) as refused:
+        edgesmith.compile(tmp_path / "odd.onnx", target, out=tmp_path / "out")
+    assert refused.value.where == ("x",) and not (tmp_path / "out").exists()
+
+
 def test_weights_that_overflow_when_folded_are_refused(tmp_path):
     large = ("w", np.full((6, 6), 1e30, np.float32))
     nodes = [("MatMul", ["x", "w"], ["m"], {}), ("Mul", ["m", "s"], ["y"], {})]

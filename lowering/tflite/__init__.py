@@ -49,7 +49,7 @@ class Tflite:
         """Those that make norms short: they are several operators here; for integers also those that leave ranges."""
         from ...ir.passes.pipelines import EXACT, FLOAT_TFLITE
 
-        return [each for each in FLOAT_TFLITE if dtype != "int8" or each in EXACT]
+        return [each for each in FLOAT_TFLITE if dtype not in ("dynamic", "int8") or each in EXACT]
 
     def write(self, job: Job, path: Path) -> Written:
         """Write the model; see `lowering.Backend`."""
