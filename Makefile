@@ -19,8 +19,9 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/python samples/fashion/demo.py
 
+# One process a file: libraries of several vendors that were loaded for different tests end a process that holds them all.
 test: lint $(VENV)/.installed-train
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+	ls tests/test_*.py tests/corpus/test_*.py | xargs -P $(JOBS) -n 1 $(BIN)/python -m pytest -q
 
 lint: $(VENV)/.installed-train | build/links
 	$(BIN)/ruff check .
