@@ -97,7 +97,7 @@ def inputs_of(graph: Graph) -> list[Input]:
         do = "export the model with float32 inputs"
         raise ModelError("inputs are float32", where=[value.name for value in other], why=why, do=do)
     if empty := [value.name for value in graph.inputs if 0 in value.shape]:
-        raise ModelError("an input holds nothing: one of its sizes is 0", where=empty, do="export it with sizes above 0")
+        raise ModelError("an input holds nothing: one of its sizes is 0", where=empty, do="export it with other sizes")
     if single := [value.name for value in graph.inputs if not value.shape]:
         what = "an input without axes has no place for samples"
         raise ModelError(what, where=single, do="export it with a batch axis")
