@@ -19,7 +19,7 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/python samples/fashion/demo.py
 
-# One process a file: libraries of several vendors that were loaded for different tests end a process that holds them all.
+# One process a file: where a vendor's library crashes, it takes that file's tests along and no others.
 test: lint $(VENV)/.installed-train
 	ls tests/test_*.py tests/corpus/test_*.py | xargs -P $(JOBS) -n 1 $(BIN)/python -m pytest -q
 
