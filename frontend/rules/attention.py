@@ -27,9 +27,10 @@ def attention(call: Call) -> Result:
     if packed:
         q = by_head(call, q, call.attr("q_num_heads"))
         k, v = (by_head(call, each, call.attr("kv_num_heads")) for each in (k, v))
-    past = call.get(4).shape[2] if call.get(4) is not None else 0  # type: ignore[union-attr]
-    if call.get(4) is not None:
-        k, v = call.add(Concat(2), call[4], k), call.add(Concat(2), call[5], v)
+    before = call.get(4)
+    past = 0 if before is None else before.shape[2]
+    if before is not None:
+        k, v = call.add(Concat(2), before, k), call.add(Concat(2), call[5], v)
     present = k, v
     mask = Mask(call, (q.shape[2], k.shape[2]), past)
     y, scores = attended(call, q, k, v, mask, call.attr("scale", 1 / math.sqrt(q.shape[-1])))
