@@ -38,6 +38,7 @@ def read(path: Path) -> Model:
         raise ModelError("the model has no output", where=[str(path)], do="export it with at least one output")
     proto = _inline(proto, path)
     weights = _weights(proto.graph, path.parent)
+    proto = _compact(proto)
     for opset_import in proto.opset_import:
         opset_import.domain = "" if opset_import.domain in STANDARD else opset_import.domain
     model = Model(path.stem, proto, weights, opset)
@@ -128,6 +129,13 @@ def _weights(graph: GraphProto, folder: Path) -> dict[str, Array]:
     graph.ClearField("initializer")
     _keep(graph, "input", [each for each in graph.input if each.name not in weights])
     return weights
+
+
+def _compact(proto: ModelProto) -> ModelProto:
+    """A copy without what was taken out: protobuf frees the bytes of a field only with the whole message."""
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    return copy
 
 
 def _keep(graph: GraphProto, field: str, kept: Iterable[object]) -> None:

@@ -180,7 +180,8 @@ def _restore_names(graph: Graph) -> None:
         own, name = node.outputs[0].name, node.name
         numbered = own != name and own.removeprefix(f"{name}.").isdigit()
         if len(node.outputs) == 1 and numbered and name not in taken and own not in public:
-            taken = (taken - {own}) | {name}
+            taken.discard(own)
+            taken.add(name)
             graph.rename(node.outputs[0], name)
 
 
