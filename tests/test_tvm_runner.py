@@ -8,7 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -29,7 +31,8 @@ from edgesmith.lowering.tvm.tune import address
 from edgesmith.runtimes import tvm as runner
 
 pytestmark = pytest.mark.tvm
-START_SECONDS = 120
+REGISTER_SECONDS = 300
+"""For two messages on loopback between processes that are there."""
 
 
 def network():
@@ -160,11 +163,24 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(module, *arguments):
-    environment = {**os.environ, "TVM_NUM_THREADS": "1"}
+def start(folder, module, *arguments):
+    """A server of TVM's that says it is bound to its port; what it says goes on to a pipe that somebody reads."""
+    # TVM's bridge loads PyTorch wherever it is installed, in each of the processes that a server is made of.
+    (folder / "torch.py").write_text("raise ImportError")
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "TVM_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", module, "--host=127.0.0.1", *arguments]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    )
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "bind to" in line:
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            return process
+    process.wait()
+    pytest.fail(f"{module} ended: {''.join(said)}")
 
 
 def end(process):
@@ -177,34 +193,30 @@ def end(process):
 
 
 @pytest.fixture
-def farm():
+def farm(tmp_path):
     """A tracker and one device on this computer: the tracker's address, and the device's process."""
     pytest.importorskip("tvm", reason="pip install edgesmith[tvm]")
     pytest.importorskip("tornado", reason="TVM's tracker needs it: pip install tornado")
     port = free_port()
-    tracker = start("tvm.exec.rpc_tracker", f"--port={port}", f"--port-end={port + 1}")
-    server = start("tvm.exec.rpc_server", f"--tracker=127.0.0.1:{port}", "--key=board")
-    try:
-        _wait_for_device(port)
+    with ExitStack() as stack:
+        # A server gives up on a tracker that is late: it has to be there first.
+        tracker = start(tmp_path, "tvm.exec.rpc_tracker", f"--port={port}", f"--port-end={port + 1}")
+        stack.callback(end, tracker)
+        server = start(tmp_path, "tvm.exec.rpc_server", f"--tracker=127.0.0.1:{port}", "--key=board")
+        stack.callback(end, server)
+        _wait_for_device(port, server)
         yield f"127.0.0.1:{port}/board", server
-    finally:
-        end(server)
-        end(tracker)
 
 
-def _wait_for_device(port):
+def _wait_for_device(port, server):
+    """Until the server, which is bound, has registered; it ends where it cannot."""
     runner._tvm()
     from tvm import rpc
 
-    limit = time.monotonic() + START_SECONDS
-    while time.monotonic() < limit:
-        try:
-            if rpc.connect_tracker("127.0.0.1", port).summary()["queue_info"]["board"]["free"]:
-                return
-        except (KeyError, OSError, RuntimeError):
-            pass
-        time.sleep(0.5)
-    pytest.fail("the device did not register")
+    tracker, limit = rpc.connect_tracker("127.0.0.1", port), time.monotonic() + REGISTER_SECONDS
+    while not tracker.summary()["queue_info"].get("board", {}).get("free"):
+        assert server.poll() is None and time.monotonic() < limit, "the device did not register"
+        time.sleep(0.05)
 
 
 def test_a_device_behind_a_tracker_runs_and_may_vanish(library, farm, monkeypatch):
