@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import platform
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -45,6 +46,7 @@ MACHINES = {"x86_64": ("EM_X86_64",), "aarch64": ("EM_AARCH64",), "arm64": ("EM_
 
 CPU = Path("/proc/cpuinfo")
 
+TRACKER_SECONDS = 10
 SESSION_SECONDS = 600
 """After this long without a call, a device is free for others."""
 
@@ -124,6 +126,7 @@ class Remote:
         self.file = file
         self.device = f"{self.key} behind {host}:{port}, TVM {metadata.version('apache-tvm')}, one thread"
         try:
+            socket.create_connection((host, port), TRACKER_SECONDS).close()  # TVM itself would try for a minute
             tracker = rpc.connect_tracker(host, port)
             free = tracker.summary()["queue_info"].get(self.key, {}).get("free", 0)
         except Exception as error:  # TVM raises all kinds, which share only this base
