@@ -25,6 +25,9 @@ __all__ = ["VECTORS", "Outcome", "load_vectors", "quantised", "real", "run", "ru
 
 VECTORS = "vectors.npz"
 VALUES_SHOWN = 4096
+PIXELS = (0, 255)
+"""The colours that an image can have."""
+
 Feeds = Mapping[str, Array]
 
 
@@ -58,6 +61,7 @@ class Outcome:
     def json(self) -> dict[str, Any]:
         """Plain data; `docs/json.md` says what each key means."""
         found = self.measurement
+        classes = {each.get("of"): each.get("classes", ()) for each in self.artifact.manifest["outputs"]}
         return {
             "artifact": self.artifact.name,
             "target": self.artifact.target,
@@ -77,14 +81,14 @@ class Outcome:
             "equal": self.equal,
             "against": self.against or None,
             "divergence": self.divergence.json() if self.divergence else None,
-            "outputs": {name: _described(array) for name, array in self.outputs.items()},
+            "outputs": {name: _described(array, classes.get(name, ())) for name, array in self.outputs.items()},
         }
 
 
-def _described(array: Array) -> dict[str, Any]:
+def _described(array: Array, names: Sequence[str]) -> dict[str, Any]:
     """Shape, a line for people, and the values unless they are many."""
-    scores = array.reshape(len(array), -1)
-    classes = ", ".join(str(index) for index in scores.argmax(1)[:12]) + (", ..." if len(array) > 12 else "")
+    found = array.reshape(len(array), -1).argmax(1)[:12]
+    classes = ", ".join(names[index] if names else str(index) for index in found) + (", ..." if len(array) > 12 else "")
     span = f"from {array.min():.4g} to {array.max():.4g}"
     return {
         "shape": list(array.shape),
@@ -219,6 +223,7 @@ def real(stored: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array
     for tensor in tensors:
         quant, array = _quant(tensor), stored[tensor["name"]]
         values = array if quant is None else quant.dequantise(array).astype(np.float32)
+        values = values[None] if tensor.get("classes") else values
         values = values.transpose(np.argsort(tensor["layout"]))
         if tensor.get("factor"):
             factor, offset = _by_channel(tensor)
@@ -244,8 +249,9 @@ def quantised(feeds: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, A
         quant, array = _quant(tensor), feeds[tensor.get("of", tensor["name"])]
         if tensor.get("factor"):
             factor, offset = _by_channel(tensor)
-            array = ((array - offset) / factor).astype(np.float32)
+            array = np.clip(np.round((array - offset) / factor), *PIXELS).astype(np.float32)
         array = array.transpose(tensor["layout"])
+        array = array[0] if tensor.get("classes") else array
         result[tensor["name"]] = array if quant is None else quant.quantise(array, tensor["dtype"])
     return result
 

@@ -38,7 +38,8 @@ def tensors(
     """Inputs or outputs of what runs as a manifest has them: real = scale * (integer - zero_point).
 
     `of` is the name of the model's own tensor, and `layout[i]` the axis of it that lies at position i: images may have
-    their channels last. `factor` and `offset` belong to pixels that the file normalises by itself.
+    their channels last. `factor` and `offset` belong to pixels that the file normalises by itself, `classes` to
+    probabilities that it gives by name.
     """
     differing = {port.of: port for port in ports}
     return [_tensor(value, layouts[value.name], differing.get(value.name)) for value in values]
@@ -58,6 +59,7 @@ def _tensor(value: Value, layout: Sequence[int], port: Port | None) -> dict[str,
         "zero_point": None if quant is None else quant.zero_point,
         "factor": list(port.factor) if port else [],
         "offset": list(port.offset) if port else [],
+        "classes": list(port.classes) if port else [],
     }
 
 

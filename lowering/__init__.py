@@ -72,6 +72,7 @@ class Port:
         factor: By channel of an image; where it is given, the file normalises by itself: of the number p that it takes
             the model makes factor * p + offset.
         offset: By channel, see there.
+        classes: Names of the classes of a classifier, whose output of shape (1, n) the file gives as n probabilities.
     """
 
     of: str
@@ -79,6 +80,7 @@ class Port:
     layout: tuple[int, ...] = ()
     factor: tuple[float, ...] = ()
     offset: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

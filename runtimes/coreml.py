@@ -12,15 +12,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from ..ir.errors import MachineError, ModelError, UsageError
+from ..ir.errors import MachineError, ModelError
 from . import timing
-from .mlprogram import located
+from .mlprogram import Program, located, pixels, read
 from .runner import Layer, Measurement, Runner, Session
 
 __all__ = ["RUNNER", "UNITS", "CoreMl", "Loaded", "Placement"]
@@ -86,20 +87,31 @@ class Loaded:
         return f"Core ML of macOS {system}, {platform.machine()}, compute units: {self.units}"
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One prediction; images as bytes [H, W, 3] in RGB."""
+        """One prediction; images as [1, C, H, W] with colours to 255, or as bytes [H, W, C] in RGB."""
         feeds = {name: self._feed(name, array) for name, array in inputs.items()}
         with _told(self.path, "run"):
             made = self.model.predict(feeds)
-        return {name: np.asarray(value) for name, value in made.items()}
+        return {name: self._output(value) for name, value in made.items()}
 
     def _feed(self, name: str, array: Array) -> Any:
         if name not in self.images:
             return array
-        if array.dtype != np.uint8 or array.ndim != 3:
-            raise UsageError(f"input '{name}' is an image", where=[name], do="give bytes of shape [H, W, 3]")
         from PIL import Image
 
-        return Image.fromarray(array)
+        colour = "RGB" if array.dtype == np.uint8 else self.program.features[name].colour
+        found = pixels(name, array, colour)
+        return Image.fromarray(found[..., 0] if found.shape[-1] == 1 else found)
+
+    @cached_property
+    def program(self) -> Program:
+        """What the package holds by our own reading."""
+        return read(self.path)
+
+    def _output(self, value: Any) -> Array:
+        """An array; probabilities that come by class are put in the model's order of classes."""
+        if isinstance(value, dict):
+            return np.array([value[name] for name in self.program.classes], np.float32)
+        return np.asarray(value)
 
     def placement(self) -> tuple[Placement, ...]:
         """The compute plan, operation by operation (macOS 14.4); constants are left out."""

@@ -19,7 +19,7 @@ import numpy as np
 from ..ir.errors import MachineError, UsageError
 from .iphone_app import BUNDLE, Protocol, digest, write_benchmark
 from .iphone_result import MARKS, Result, read_result
-from .mlprogram import located
+from .mlprogram import located, read
 from .runner import Layer, Measurement, Runner, Session
 
 __all__ = ["RUNNER", "Iphone", "Phone", "Protocol", "Result", "read_result", "write_benchmark"]
@@ -117,7 +117,7 @@ def _measured(artifact: Path, inputs: Mapping[str, np.ndarray], protocol: Protoc
     if MARKS.search(ended.stdout) is None:
         _done(ended, "the iPhone is gone")
         raise MachineError("the iPhone is gone", why="the app ended without a report", do="connect it and run again")
-    result = read_result(ended.stdout)
+    result = read_result(ended.stdout, read(located(artifact)).classes)
     if result.digest != digest(located(artifact)):
         raise UsageError("the phone measured another package", do="remove the app from the phone and run again")
     short = len(result.rounds) < protocol.rounds and not result.error

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir.errors import ModelError, UsageError
 from .coreml import UNITS
-from .mlprogram import Program, located, read
+from .mlprogram import Program, located, pixels, read
 
 __all__ = ["BUNDLE", "Protocol", "digest", "write_benchmark"]
 
@@ -159,8 +159,8 @@ def _stored(program: Program, number: int, name: str, feeds: Mapping[str, Array]
     entry = {"name": name, "kind": "array", "file": f"input{number}.bin", "dtype": DTYPES[type.dtype], "shape": shape}
     array = feeds[name] if name in feeds else _noise(shape, type.dtype)
     if feature is not None and feature.kind == "image":
-        pixels = _pixels(array, feature.colour)
-        return {**entry, "kind": "image", "dtype": "uint8", "shape": list(pixels.shape)}, pixels.tobytes()
+        found = _stored_pixels(pixels(name, array, feature.colour))
+        return {**entry, "kind": "image", "dtype": "uint8", "shape": list(found.shape)}, found.tobytes()
     if list(array.shape) != shape:
         raise UsageError(f"input '{name}' has shape {array.shape}, the program expects {type}")
     return entry, np.ascontiguousarray(array, np.dtype(DTYPES[type.dtype]).newbyteorder("<")).tobytes()
@@ -172,11 +172,8 @@ def _noise(shape: list[int], dtype: str) -> Array:
     return np.zeros(shape, np.int32) if dtype == "int32" else draw.standard_normal(shape).astype(np.float32)
 
 
-def _pixels(array: Array, colour: str) -> Array:
-    """Bytes as BGRA or gray, of a tensor [1, C, H, W] in the program's order of colours or bytes [H, W, 3] in RGB."""
-    if array.dtype != np.uint8:
-        rows = np.clip(np.round(array[0]), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-        array = rows[..., ::-1] if colour == "BGR" else rows
+def _stored_pixels(array: Array) -> Array:
+    """Bytes [H, W, C] as Core Video has them: gray, or BGRA."""
     if array.shape[-1] == 1:
         return np.ascontiguousarray(array)
     opaque = np.full((*array.shape[:2], 1), 255, np.uint8)

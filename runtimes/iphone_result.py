@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -83,8 +83,13 @@ class Result:
         return Measurement("iphone", device, "measured", outputs, outputs, band, "measured", "; ".join(words))
 
 
-def read_result(report: Path | str) -> Result:
+def read_result(report: Path | str, classes: Sequence[str] = ()) -> Result:
     """Read a report: a file, or text that holds one, such as the console of the app.
+
+    Args:
+        report: The file or the text.
+        classes: Names of a classifier's classes in the order that its probabilities shall have; without, that of the
+            names.
 
     Raises:
         ModelError: It holds none, or one of another format.
@@ -96,14 +101,14 @@ def read_result(report: Path | str) -> Result:
         data = json.loads(marked[-1] if marked else text)
         if data["format"] != 1:
             raise ModelError(f"the report has format {data['format']}, this version reads 1", where=where)
-        return _result(data)
+        return _result(data, classes)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}"
         do = "copy the whole text from the app's screen, or between the lines BENCHMARK BEGIN and BENCHMARK END"
         raise ModelError("this is no report of the benchmark app", where=where, why=why, do=do) from error
 
 
-def _result(data: Mapping[str, Any]) -> Result:
+def _result(data: Mapping[str, Any], classes: Sequence[str]) -> Result:
     rounds = data["rounds"]
     placement = tuple(
         Placement(each["name"], each["kind"], each["device"], (), each.get("share")) for each in data["placement"]
@@ -115,17 +120,19 @@ def _result(data: Mapping[str, Any]) -> Result:
         tuple(tuple(float(each) for each in one["ms"]) for one in rounds),
         tuple(float(one["loadMs"]) for one in rounds),
         sum(int(one["thermalState"]) >= HOT for one in rounds),
-        {name: _output(each) for name, each in data["outputs"].items()},
+        {name: _output(each, classes) for name, each in data["outputs"].items()},
         placement,
         str(data.get("error") or ""),
     )
 
 
-def _output(entry: Mapping[str, Any]) -> Array:
-    """An array, the predicted class, or the probabilities in order of the classes' names."""
+def _output(entry: Mapping[str, Any], classes: Sequence[str]) -> Array:
+    """An array, the predicted class, or the probabilities of the classes."""
     if entry.get("data") is not None:
         flat = np.frombuffer(base64.b64decode(entry["data"], validate=True), "<f4")
         return flat.astype(np.float32).reshape(entry["shape"])
     if entry.get("classes") is not None:
-        return np.array([odds for _, odds in sorted(entry["classes"].items())], np.float32)
+        odds = entry["classes"]
+        order = classes if set(classes) == set(odds) else sorted(odds)
+        return np.array([odds[name] for name in order], np.float32)
     return np.asarray(str(entry["text"]))

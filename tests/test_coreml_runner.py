@@ -176,7 +176,7 @@ def test_images_are_handed_over_as_pictures(mac):
     made = session.run({"picture": np.zeros((2, 4, 3), np.uint8)})
     np.testing.assert_array_equal(made["size"], [4, 2])
     with pytest.raises(UsageError, match="bytes of shape"):
-        session.run({"picture": np.zeros((1, 3, 2, 4), np.float32)})
+        session.run({"picture": np.zeros((3, 2, 4), np.uint8)})
 
 
 def test_a_refused_model_and_a_lost_device(mac, tmp_path):

@@ -204,11 +204,13 @@ def test_a_report_is_read(tmp_path):
 
 
 def test_classes_are_read():
-    """A label as text, probabilities in order of the classes' names."""
+    """A label as text, probabilities in order of the classes' names, or as the model has them."""
     outputs = {"label": {"shape": [], "text": "cat"}, "odds": {"shape": [], "classes": {"dog": 0.25, "cat": 0.75}}}
     found = read_result(report(outputs=outputs)).outputs
     assert str(found["label"]) == "cat"
     np.testing.assert_array_equal(found["odds"], np.array([0.75, 0.25], np.float32))
+    ordered = read_result(report(outputs=outputs), ("dog", "cat")).outputs
+    np.testing.assert_array_equal(ordered["odds"], np.array([0.25, 0.75], np.float32))
 
 
 def test_a_benchmark_that_ended_early_keeps_its_rounds():

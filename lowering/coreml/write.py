@@ -33,6 +33,7 @@ def write(job: Job, path: Path) -> Written:
     layout = _choice(job, "layout", LAYOUTS, "plain")
     weights = job.options.get("weights", "")
     extras, ranges, notes = _dressed(job)
+    changed = job.graph.copy() if extras.image or extras.labels else None
     form = Form(RELEASES[deployment], job.dtype, layout == "ane")
     details: dict[str, Any] = {"deployment": deployment, "layout": layout, "weights": weights or job.dtype}
     if job.dtype == "float16":
@@ -53,24 +54,24 @@ def write(job: Job, path: Path) -> Written:
         model = compressed(model, weights)
     save(model, path, extras)
     spec = specification(path)
-    changed = job.graph if extras.image or extras.labels else None
-    ports = _ports(job, program, extras.image)
+    ports = _ports(job, program, extras, spec.description.predictedProbabilitiesName)
     return Written(operators(spec), notes, {**details, **_places(program, spec)}, ports, changed)
 
 
-def _ports(job: Job, program: Program, image: str) -> tuple[Port, ...]:
-    """The inputs and outputs that have other names in the package, or take pixels."""
+def _ports(job: Job, program: Program, extras: Extras, probabilities: str) -> tuple[Port, ...]:
+    """The inputs and outputs that have other names in the package, take pixels, or are probabilities of classes."""
     found = []
     for value in (*job.graph.inputs, *job.graph.outputs):
-        name = program.names.get(value.name, value.name)
-        factor: Any = ()
-        offset: Any = ()
-        if name == image and value in job.graph.inputs:
+        port = Port(value.name, program.names.get(value.name, value.name))
+        if value in job.graph.inputs and port.name == extras.image:
             from .image import Normalisation
 
             factor, offset = Normalisation.parse(job.options["image"]).of(value.shape[1])
-        if name != value.name or len(factor):
-            found.append(Port(value.name, name, (), tuple(map(float, factor)), tuple(map(float, offset))))
+            port = replace(port, factor=tuple(map(float, factor)), offset=tuple(map(float, offset)))
+        if value in job.graph.outputs and port.name == extras.scores:
+            port = replace(port, name=probabilities, classes=tuple(extras.labels))
+        if port != Port(value.name, value.name):
+            found.append(port)
     return tuple(found)
 
 

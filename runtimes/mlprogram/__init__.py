@@ -6,9 +6,10 @@ from .arithmetic import MODES, Mode
 from .compare import Comparison, Row, compare
 from .evaluator import evaluate
 from .package import located, read
+from .pictures import pixels
 from .program import Operation, Program, TensorType
 
 __all__ = [
     "MODES", "Comparison", "Mode", "Operation", "Program", "Row", "TensorType", "compare", "evaluate", "located",
-    "read",
+    "pixels", "read",
 ]  # fmt: skip

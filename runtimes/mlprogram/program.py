@@ -101,6 +101,13 @@ class Program:
     label: str = ""
     probabilities: str = ""
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the model's order; empty for a model that classifies nothing."""
+        names = (each.operands.get("classes", ()) for each in self.operations if each.kind == "classify")
+        found = (self.constants[each.name] if isinstance(each, Reference) else each for each in next(names, ()))
+        return tuple(str(name) for array in found for name in array)
+
     def counts(self) -> dict[str, int]:
         """How often each operation stands in it, what only unpacks weights apart; most frequent first."""
         kinds = [each.kind for each in self.operations if not each.kind.startswith("constexpr_")]
