@@ -14,7 +14,7 @@ import numpy as np
 from ..ir.errors import InternalError, MachineError
 from ..lowering.c import toolchain
 
-__all__ = ["Accesses", "Blocks", "NativeBlocks", "PythonBlocks", "instruction_lengths", "library"]
+__all__ = ["Accesses", "Blocks", "NativeBlocks", "PythonBlocks", "library"]
 
 SOURCE = Path(__file__).with_name("hooks.c")
 WINDOWS, OTHERS, REGIONS, SUSPECTS = 2, 1024, 16, 256
@@ -35,18 +35,6 @@ def library() -> ctypes.CDLL:
         built = toolchain.compile_shared([SOURCE], path.with_suffix(f".{os.getpid()}.so"), optimise="-O3")
         built.replace(path)
     return ctypes.CDLL(str(path))
-
-
-def instruction_lengths(code: bytes) -> list[int]:
-    """Lengths (2 or 4) of the Thumb instructions in a stretch of code: the top five bits of the first half tell."""
-    lengths, at = [], 0
-    while at < len(code):
-        wide = code[at + 1] >> 3 in (0b11101, 0b11110, 0b11111)
-        lengths.append(4 if wide else 2)
-        at += lengths[-1]
-    if at != len(code):
-        raise InternalError("a basic block ends inside an instruction", where=[code.hex()])
-    return lengths
 
 
 class Window(ctypes.Structure):
@@ -171,15 +159,14 @@ class PythonBlocks(Blocks):
 class Accesses:
     """Bytes read and written by region, and words accessed across an alignment boundary (strict mode, native only)."""
 
-    def __init__(self, engine: Any, regions: list[tuple[str, int, int]]) -> None:
-        """Watch `regions` of (name, origin, bytes) in `engine`."""
+    def __init__(self, engine: Any, program_counter: int, regions: list[tuple[str, int, int]]) -> None:
+        """Watch `regions` of (name, origin, bytes) in `engine`, which knows its program counter by that number."""
         from unicorn import UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE
-        from unicorn.arm_const import UC_ARM_REG_PC
         from unicorn.unicorn_py3 import unicorn as binding
 
         self._library = library()
         self._names = [name for name, _, _ in regions]
-        self._struct = AccessesStruct(regions=len(regions), program_counter=UC_ARM_REG_PC)
+        self._struct = AccessesStruct(regions=len(regions), program_counter=program_counter)
         self._struct.register_read = ctypes.cast(binding.uclib.uc_reg_read, ctypes.c_void_p).value
         for traffic, (_, origin, size) in zip(self._struct.region, regions, strict=False):
             traffic.base, traffic.span = origin, size

@@ -23,6 +23,10 @@ class Symbol:
     size: int
     is_function: bool
 
+    def __contains__(self, address: int) -> bool:
+        """Whether an address lies inside."""
+        return self.address <= address < self.address + self.size
+
 
 @dataclass(frozen=True)
 class Image:
@@ -34,6 +38,7 @@ class Image:
         symbols: By name; of local ones that share a name, the last.
         functions: By address, those that share a name included.
         executable: Address ranges of code.
+        machine: The architecture, as ELF names it: "EM_ARM", "EM_RISCV".
         has_fpu: Whether it was built for a core with a floating-point unit.
     """
 
@@ -42,6 +47,7 @@ class Image:
     symbols: dict[str, Symbol]
     functions: tuple[Symbol, ...]
     executable: tuple[tuple[int, int], ...]
+    machine: str
     has_fpu: bool
 
     def symbol(self, name: str) -> Symbol:
@@ -70,11 +76,12 @@ class Image:
 
 
 def load(path: Path) -> Image:
-    """Read an ELF file for a Cortex-M core."""
+    """Read an ELF file for a microcontroller."""
     from elftools.elf.elffile import ELFFile
 
     with path.open("rb") as stream:
         elf = ELFFile(stream)
+        machine = str(elf["e_machine"])
         segments, executable = [], []
         for segment in elf.iter_segments("PT_LOAD"):
             address, stored, size = segment["p_vaddr"], segment["p_filesz"], segment["p_memsz"]
@@ -97,4 +104,4 @@ def load(path: Path) -> Image:
         )  # fmt: skip
     functions = sorted((s for s in symbols if s.is_function), key=lambda s: (s.address, s.name))
     named = {symbol.name: symbol for symbol in symbols}
-    return Image(path, tuple(segments), named, tuple(functions), tuple(executable), bool(has_fpu))
+    return Image(path, tuple(segments), named, tuple(functions), tuple(executable), machine, bool(has_fpu))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from ..ir.errors import InternalError, MachineError, UsageError
 from ..lowering.c.toolchain import HARNESS_ORIGIN, HARNESS_SIZE
 from ..targets import Target
-from . import counting, elf
+from . import counting, elf, isa
 
 __all__ = ["Fault", "Machine", "Result"]
 
@@ -22,7 +21,7 @@ __all__ = ["Fault", "Machine", "Result"]
 CAMERA_ORIGIN, CAMERA_SIZE = 0x60000000, 0x2000000
 BUFFER_ORIGIN, BUFFER_SIZE = 0x64000000, 0x2000000
 STOP_ORIGIN, STOP_SIZE = 0x6F000000, 0x1000
-MODELS = {"cortex-m4": "M4", "cortex-m7": "M7", "cortex-m33": "M33", "cortex-m3": "M3", "cortex-m0": "M0"}
+PAGE = 0x1000  # the least that the emulator maps
 
 
 class Fault(InternalError):  # noqa: N818 - the architecture's own word
@@ -45,7 +44,7 @@ class Result:
     """What one call did.
 
     Attributes:
-        value: r0 as a signed integer.
+        value: What it returned, as a signed integer.
         instructions: Executed instructions, exact (failed conditional ones count, as they take their slot); those of
             the harness are not among them.
         harness: Instructions in `.es_harness`, which stand for the application.
@@ -90,7 +89,8 @@ class Machine:
         self.image = elf.load(path)
         if "fpu" in target.core.features and not self.image.has_fpu:
             raise MachineError(f"{path.name} was built without the FPU", why="no Tag_FP_arch in its attributes")
-        self._engine = _engine(target)
+        self._isa = isa.of(target)
+        self._engine = self._isa.engine(target.core.emulator)
         self._free = {CAMERA_ORIGIN: CAMERA_ORIGIN, BUFFER_ORIGIN: BUFFER_ORIGIN}
         self._invalid: tuple[int, int, int] | None = None
         self._map()
@@ -98,7 +98,7 @@ class Machine:
         code = self.image.executable
         self._blocks = counting.NativeBlocks(self._engine, code) if native else counting.PythonBlocks(self._engine)
         watched = [(region.name, region.origin, region.size) for region in target.regions]
-        self._accesses = counting.Accesses(self._engine, watched) if strict else None
+        self._accesses = counting.Accesses(self._engine, self._isa.program_counter, watched) if strict else None
 
     def _map(self) -> None:
         from unicorn import UC_HOOK_MEM_INVALID, UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ, UC_PROT_WRITE
@@ -108,7 +108,8 @@ class Machine:
             "flash": UC_PROT_READ | UC_PROT_EXEC, "external_flash": UC_PROT_READ | UC_PROT_EXEC,
         }  # fmt: skip
         for region in self.target.regions:
-            self._engine.mem_map(region.origin, region.size, rights[region.kind])
+            whole_pages = -(-region.size // PAGE) * PAGE
+            self._engine.mem_map(region.origin, whole_pages, rights[region.kind])
         self._engine.mem_map(CAMERA_ORIGIN, CAMERA_SIZE, UC_PROT_READ)
         self._engine.mem_map(BUFFER_ORIGIN, BUFFER_SIZE, UC_PROT_READ | UC_PROT_WRITE)
         self._engine.mem_map(HARNESS_ORIGIN, HARNESS_SIZE, UC_PROT_ALL)
@@ -182,47 +183,41 @@ class Machine:
         Raises:
             Fault: The core stopped, did not return in time, or, in strict mode, accessed memory off a boundary.
         """
-        unicorn = _unicorn()
-        from unicorn.arm_const import UC_ARM_REG_PC, UC_ARM_REG_R0
-
         low, high = self.address("es_stack_low"), self.address("es_stack_high")
         self.write(low, pattern(high - low, paint))
-        self._prepare(high, arguments)
+        start = self._enter(self.address(function), high, arguments)
         self._invalid = None
         for counter in (self._blocks, self._accesses):
             if counter is not None:
                 counter.reset()
         began = time.perf_counter()
         try:
-            self._engine.emu_start(self.address(function) | 1, STOP_ORIGIN, timeout=int(timeout_s * 1e6))
-        except unicorn.UcError as error:
+            self._engine.emu_start(start, STOP_ORIGIN, timeout=int(timeout_s * 1e6))
+        except isa.unicorn().UcError as error:
             raise self._fault(error) from error
         seconds = time.perf_counter() - began
-        pc = self._engine.reg_read(UC_ARM_REG_PC)
+        pc = self._engine.reg_read(self._isa.program_counter)
         if pc != STOP_ORIGIN:
             why = f"it ran for {timeout_s:g} s on this computer"
             raise Fault("the call did not return", pc=pc, function=self.image.function_at(pc), address=None, why=why)
-        value = self._engine.reg_read(UC_ARM_REG_R0)
+        value = self._engine.reg_read(self._isa.result)
         return self._result(value, seconds, low, high, paint)
 
-    def _prepare(self, top: int, arguments: tuple[int, ...]) -> None:
-        from unicorn.arm_const import UC_ARM_REG_LR, UC_ARM_REG_R0, UC_ARM_REG_SP
-
-        rest = arguments[4:]
-        stack = top - (4 * len(rest) + 7) // 8 * 8
-        for index, argument in enumerate(arguments[:4]):
-            self._engine.reg_write(UC_ARM_REG_R0 + index, argument & 0xFFFFFFFF)
+    def _enter(self, function: int, top: int, arguments: tuple[int, ...]) -> int:
+        """Make the call ready: arguments in registers, the rest on the stack; where execution starts."""
+        rest = arguments[self._isa.in_registers :]
+        stack = top - (4 * len(rest) + 15) // 16 * 16
         if rest:
             self.write(stack, np.array([argument & 0xFFFFFFFF for argument in rest], np.uint32))
-        self._engine.reg_write(UC_ARM_REG_SP, stack)
-        self._engine.reg_write(UC_ARM_REG_LR, STOP_ORIGIN | 1)
+        self._engine.reg_write(self._isa.stack_pointer, stack)
+        return self._isa.enter(self._engine, function, arguments[: self._isa.in_registers], STOP_ORIGIN)
 
     def _result(self, value: int, seconds: float, low: int, high: int, paint: int) -> Result:
         blocks = self._blocks.taken()
         per_function: dict[str, int] = {}
         harness = 0
         for (address, size), count in blocks.items():
-            length = len(counting.instruction_lengths(bytes(self._engine.mem_read(address, size))))
+            length = len(self._isa.lengths(bytes(self._engine.mem_read(address, size))))
             if HARNESS_ORIGIN <= address < HARNESS_ORIGIN + HARNESS_SIZE:
                 harness += count * length
                 continue
@@ -240,18 +235,13 @@ class Machine:
 
     def _check_alignment(self, accesses: counting.Accesses) -> None:
         for pc, address in accesses.suspects():
-            half = int(self.read(pc, 1, "uint16")[0])
-            wide = half >> 9 in (0b1110100, 0b1110110) or half >> 8 == 0xEC or half >> 8 == 0xED
-            if wide or half >> 12 == 0xC or half & 0xF600 == 0xB400:
-                function = self.image.function_at(pc)
-                why = "LDRD, STRD, LDM, STM, PUSH, POP and VLDR need word alignment on the device"
-                raise Fault(f"misaligned access to {address:#010x}", pc=pc, function=function, address=address, why=why)
+            if self._isa.must_align(self.read(pc, 4).tobytes()):
+                what, function = f"misaligned access to {address:#010x}", self.image.function_at(pc)
+                raise Fault(what, pc=pc, function=function, address=address, why=self._isa.aligned)
 
     def _fault(self, error: Any) -> Fault:
         """Turn the engine's error into a place, an address and the likely cause."""
-        from unicorn.arm_const import UC_ARM_REG_PC, UC_ARM_REG_SP
-
-        pc, stack = self._engine.reg_read(UC_ARM_REG_PC), self._engine.reg_read(UC_ARM_REG_SP)
+        pc, stack = (self._engine.reg_read(which) for which in (self._isa.program_counter, self._isa.stack_pointer))
         function = self.image.function_at(pc)
         if self._invalid is None:
             why = f"{error}: an instruction that {self.target.core.name} does not have, or data run as code"
@@ -276,21 +266,3 @@ class Machine:
         if ram is not None and ram.end <= address < ram.end + 0x1000000:
             return verb, f"{address + size - ram.end} bytes past the end of the {ram.size} bytes of RAM"
         return verb, "no memory lies there: a wild pointer or index"
-
-
-def _unicorn() -> Any:
-    """The emulator's module, which carries no usable types; imported late because it loads a large library."""
-    try:
-        return importlib.import_module("unicorn")
-    except ImportError as error:
-        raise MachineError("the emulator is not installed", do="pip install unicorn pyelftools") from error
-
-
-def _engine(target: Target) -> Any:
-    """A fresh emulator of the target's core."""
-    unicorn = _unicorn()
-    if target.core.emulator not in MODELS:
-        raise UsageError(f"no emulator knows the core of {target.name}", where=[target.core.name])
-    engine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
-    engine.ctl_set_cpu_model(getattr(unicorn.arm_const, f"UC_CPU_ARM_CORTEX_{MODELS[target.core.emulator]}"))
-    return engine

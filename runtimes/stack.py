@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import InternalError, MachineError
+from ..ir.errors import InternalError
 from . import elf
+from .isa import Isa, of_machine
 
 __all__ = ["Bound", "stack_bound"]
 
-NO_BRANCHES = {"bfc", "bfi", "bic", "bics", "bkpt"}
-FRAME_POINTERS = {"r7", "r11", "fp"}
+SHF_ALLOC = 2  # the ELF format's own number
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def stack_bound(path: Path, root: str) -> Bound:
         InternalError: Recursion, or a stack pointer moved by an amount that is only known at run time.
     """
     image = elf.load(path)
-    functions = _functions(path, image)
+    functions = _functions(path, image, of_machine(image.machine))
     deepest: dict[int, tuple[int, tuple[str, ...]]] = {}
     indirect: list[str] = []
 
@@ -76,32 +75,24 @@ def stack_bound(path: Path, root: str) -> Bound:
     return Bound(total, chain, tuple(sorted(indirect)))
 
 
-def _functions(path: Path, image: elf.Image) -> dict[int, _Function]:
+def _functions(path: Path, image: elf.Image, isa: Isa) -> dict[int, _Function]:
     """Frame and callees of every function of a file, by address."""
-    try:
-        import capstone
-    except ImportError as error:
-        raise MachineError("the disassembler is not installed", do="pip install capstone") from error
     noted, data = _noted(path)
-    engine = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+    engine = isa.disassembler()
     found = {}
     for symbol in image.functions:
         lines = _disassemble(engine, symbol.name, _code(image, symbol, data))
-        moved = sum(_pushed(line.mnemonic, line.op_str) for line in lines)
         callees, indirect = set(), False
         for line in lines:
-            stem = re.sub(r"\.w$", "", line.mnemonic)
-            target = re.search(r"#(0x[0-9a-f]+|\d+)$", line.op_str)
-            if target and stem[0] == "b" and stem not in NO_BRANCHES:
-                address = int(target[1], 0)
-                if not symbol.address <= address < symbol.address + symbol.size or stem == "bl":
-                    inside = image.find_function(address)
-                    callees.add(inside.address if inside else address)
-            elif stem.startswith("blx") or (stem.startswith("bx") and line.op_str != "lr"):
-                indirect = True
-        frame = max(moved, noted.get(symbol.address, 0))
-        unbounded = _moved_by_a_variable(lines)
-        found[symbol.address] = _Function(symbol.name, frame, tuple(sorted(callees)), indirect, unbounded)
+            address, returns = isa.calls(line)
+            if address is None:
+                indirect |= returns
+            # Small cores jump far with the instruction that calls: into the middle of a function, it is a jump.
+            elif (returns and address == symbol.address) or address not in symbol:
+                inside = image.find_function(address)
+                callees.add(inside.address if inside else address)
+        frame = max(sum(map(isa.lowers, lines)), noted.get(symbol.address, 0))
+        found[symbol.address] = _Function(symbol.name, frame, tuple(sorted(callees)), indirect, isa.varies(lines))
     return found
 
 
@@ -130,40 +121,6 @@ def _code(image: elf.Image, symbol: elf.Symbol, data: list[tuple[int, bool]]) ->
     return []
 
 
-def _moved_by_a_variable(lines: list[Any]) -> str:
-    """The instruction that sets the stack pointer from anything but a frame pointer and a constant."""
-    for index, line in enumerate(lines):
-        if line.mnemonic.startswith("sub") and re.fullmatch(r"sp(, sp)?, [a-z]\w*", line.op_str):
-            return f"{line.mnemonic} {line.op_str}"
-        source = re.fullmatch(r"sp, (\w+)", line.op_str) if line.mnemonic.startswith("mov") else None
-        if source is None or source[1] in FRAME_POINTERS:
-            continue
-        makers = [earlier for earlier in lines[:index] if earlier.op_str.startswith(f"{source[1]},")]
-        made_by, operands = (makers[-1].mnemonic, makers[-1].op_str) if makers else ("", "")
-        restored = made_by.startswith(("add", "sub")) and re.search(r", (r7|fp|r11), #", operands)
-        if not restored and not made_by.startswith(("bfc", "bic")):
-            return f"{line.mnemonic} {line.op_str}"
-    return ""
-
-
-def _pushed(mnemonic: str, operands: str) -> int:
-    """Bytes by which an instruction lowers the stack pointer."""
-    name = re.sub(r"\.w$", "", mnemonic)
-    if name in ("push", "vpush") or (name in ("stmdb", "vstmdb") and operands.startswith("sp!")):
-        return _registers(operands[operands.index("{") :])
-    if name.startswith(("str", "strd")) and (pre := re.search(r"\[sp, #-(0x[0-9a-f]+|\d+)\]!", operands)):
-        return int(pre[1], 0)
-    if name in ("sub", "subw") and operands.startswith("sp,"):
-        constant = re.search(r"#(0x[0-9a-f]+|\d+)$", operands)
-        return int(constant[1], 0) if constant else 0
-    return 0
-
-
-def _registers(text: str) -> int:
-    """Bytes of a register list as the disassembler prints it: every register by name, ranges never."""
-    return sum(8 if name.strip().startswith("d") else 4 for name in text.strip("{}").split(","))
-
-
 def _noted(path: Path) -> tuple[dict[int, int], list[tuple[int, bool]]]:
     """Frames the compiler noted, by address, and where code (False) and data (True) begin, by address."""
     from elftools.elf.elffile import ELFFile
@@ -184,7 +141,8 @@ def _noted(path: Path) -> tuple[dict[int, int], list[tuple[int, bool]]]:
                     break
             frames[address] = size
         table: Any = file.get_section_by_name(".symtab")
+        loaded = {index for index, section in enumerate(file.iter_sections()) if section["sh_flags"] & SHF_ALLOC}
         for entry in table.iter_symbols() if table else ():
-            if entry.name[:2] in ("$t", "$d"):
+            if entry.name[:2] in ("$t", "$x", "$d") and entry["st_shndx"] in loaded:
                 marks.append((entry["st_value"] & ~1, entry.name[1] == "d"))
     return frames, sorted(marks)

@@ -41,7 +41,11 @@ class Region:
 
 @dataclass(frozen=True)
 class Core:
-    """A processor core: what it can do (`features`), how each compiler spells it, and the emulator's model of it."""
+    """A processor core: what it can do (`features`), how each compiler spells it, and the emulator's model of it.
+
+    Features: "dsp" (pairs of 16-bit products), "fpu", "mve" (Helium), and "soft" for a core whose long products and
+    divisions are functions of the compiler's run-time library.
+    """
 
     name: str
     features: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from edgesmith import targets
 from edgesmith.ir.errors import InternalError, MachineError, UsageError
 from edgesmith.lowering.c import toolchain
 from edgesmith.runtimes import load, names
-from edgesmith.runtimes.counting import instruction_lengths
+from edgesmith.runtimes.isa import thumb
 from edgesmith.runtimes.machine import Fault, Machine
 
 pytestmark = [pytest.mark.compiler, pytest.mark.emulator]
@@ -191,9 +191,9 @@ def test_a_program_without_fpu_is_refused(tmp_path):
 
 
 def test_instruction_lengths_tell_halves_from_words():
-    assert instruction_lengths(bytes.fromhex("7047" "d0e90023" "00bf")) == [2, 4, 2]
+    assert thumb.ISA.lengths(bytes.fromhex("7047" "d0e90023" "00bf")) == [2, 4, 2]
     with pytest.raises(InternalError):
-        instruction_lengths(bytes.fromhex("d0e9"))
+        thumb.ISA.lengths(bytes.fromhex("d0e9"))
 
 
 NET = """

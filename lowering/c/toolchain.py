@@ -25,7 +25,7 @@ __all__ = [
 
 # Contraction would make the host and the device differ in the last bit; strict aliasing must not depend on -O.
 COMMON = ("-std=c11", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-fomit-frame-pointer")
-DEVICE = ("-ffreestanding", "-ffunction-sections", "-fdata-sections", "-nostdlib")
+DEVICE = ("-ffreestanding", "-ffunction-sections", "-fdata-sections")
 WARNINGS = ("-Wall", "-Wextra", "-Werror=implicit-function-declaration")
 FEATURE_MACROS = {"dsp": "__ARM_FEATURE_DSP", "fpu": "__ARM_FP", "mve": "__ARM_FEATURE_MVE"}
 
@@ -222,6 +222,7 @@ def compile_elf(
     command += [*(f"-I{folder}" for folder in folders), *_data_digest(files, folders), *flags]
     command += ["-Wl,--gc-sections", f"-Wl,-T,{script}"] + ([f"-Wl,-e,{entries[0]}"] if entries else [])
     command += ["-fstack-size-section"] if compiler.name == "zig" else []
+    command += [] if "soft" in target.core.features else ["-nostdlib"]
     _run([*command, *map(str, files), "-o", str(out)], what=f"could not build for {target.name}", where=files)
     return out
 
