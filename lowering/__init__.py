@@ -10,16 +10,21 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..ir.errors import UsageError
+from .outline import Lack, Outline
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..ir.passes.base import Pass
+    from ..ir.passes.quantise.observe import Observed
+    from ..ir.passes.quantise.qdq import QdqOptions
     from ..targets import Target
 
-__all__ = ["Backend", "Job", "Offer", "Option", "Port", "Written", "load", "names", "offer"]
+__all__ = [
+    "Backend", "Integers", "Job", "Lack", "Offer", "Option", "Outline", "Port", "Written", "load", "names", "offer",
+]  # fmt: skip
 
 Range = tuple[float, float]
 
@@ -132,12 +137,32 @@ class Backend(Protocol):
     def passes(self, dtype: str) -> Sequence[Pass]:
         """The exact passes that bring a recognised graph into the form it writes best."""
 
+    def outline(self, job: Job) -> Outline:
+        """What `write` would write of a float graph and all that it would miss, found by the same survey, in seconds.
+
+        Nothing is written, compiled or rounded. A job of "int8" has no outline.
+        """
+
     def write(self, job: Job, path: Path) -> Written:
         """Write the file; the same job gives the same bytes.
 
         Raises:
             Unsupported: Ops, or forms of them, that the format does not have: all are named.
             ModelError: The model cannot be written for another reason, such as its size.
+        """
+
+
+@runtime_checkable
+class Integers(Protocol):
+    """What a back end has as well whose runtime wants integers in a form of its own."""
+
+    def integers(self, graph: Graph, seen: Observed, options: Mapping[str, str]) -> QdqOptions:
+        """Which layers' operands and results shall be integers, and how these are made.
+
+        Args:
+            graph: The float graph, after the back end's passes; it is only read.
+            seen: Statistics of its values.
+            options: As in `Job`.
         """
 
 

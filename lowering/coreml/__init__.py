@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import Backend, Job, Option, Written
+from .. import Backend, Job, Option, Outline, Written
 
 if TYPE_CHECKING:
     from ...ir.passes.base import Pass
@@ -52,6 +52,12 @@ class CoreML:
         from ...ir.passes.pipelines import FLOAT_ONNX
 
         return FLOAT_ONNX
+
+    def outline(self, job: Job) -> Outline:
+        """What would be written, by our own account: coremltools takes seconds to load; see `lowering.Backend`."""
+        from .write import outline
+
+        return outline(job)
 
     def write(self, job: Job, path: Path) -> Written:
         """Write the package, and read back what stands in it; see `lowering.Backend`."""

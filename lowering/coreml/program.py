@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...ir.errors import Unsupported
 from ...ir.graph import Graph, Node, Value
+from ..outline import Lack, idle, refuse, unknown
+from ..outline import form as lack
 from .attention import absorbed, scaled
 from .channels_first import CHANNELS_FIRST, plain
 from .library import coremltools, mil, quiet
 from .site import FIRST, PLAIN, FormError, Site, Store, Var
+from .sketch import Operation, Sketch, live
 from .spellings import SPELLINGS
 
-__all__ = ["HIGHEST_RANK", "Form", "Program", "build"]
+__all__ = ["HIGHEST_RANK", "Draft", "Form", "Program", "build", "draft"]
 
 HIGHEST_RANK = 5
 """Of any tensor in a ML Program."""
@@ -65,63 +67,86 @@ def build(graph: Graph, form: Form) -> Program:
         Unsupported: Ops, or forms of them, without a spelling: all are named.
         MachineError: coremltools is missing.
     """
-    _require_known(graph)
+    if fundamental := _fundamental(graph):
+        refuse("coreml", [*fundamental, *draft(graph.copy(), form).lacks])
     scaled(graph, 0 if form.channels_first else form.release)
     target, library = getattr(coremltools().target, f"iOS{form.release}"), mil()
     with quiet():
-        store = Store(library.Builder, form.release, projections=absorbed(graph, form.kept))
-        for value in (*graph.inputs, *graph.outputs):
-            store.reserve(value)
+        store = _store(graph, form, library.Builder)
         given = {store.reserve(value): library.Builder.placeholder(shape=value.shape) for value in graph.inputs}
         program = library.Program()
         with library.Function(given, opset_version=target) as function:
             for value in graph.inputs:
                 store.bind(value, "float32", function.inputs[store.reserve(value)])
-            origins = _write(graph, form, store)
+            origins, lacks = _write(graph, form, store)
+            refuse("coreml", lacks)
             function.set_outputs([_output(value, store) for value in graph.outputs])
         program.add_function("main", function)
     return Program(program, store.names, origins)
 
 
-def _require_known(graph: Graph) -> None:
-    """Refuse, all at once, what no spelling can help."""
-    unknown = [node for node in graph.nodes if type(node.op) not in SPELLINGS]
-    if unknown:
-        kinds = sorted({type(node.op).__name__ for node in unknown})
-        where = [source for node in unknown for source in node.sources or (node.name,)]
-        raise Unsupported(f"coreml: no spelling for {', '.join(kinds)}", where=where, do="give a graph of float ops")
-    ports = [v for v in (*graph.inputs, *graph.outputs) if v.dtype != "float32" or not 1 <= v.type.rank <= HIGHEST_RANK]
-    if ports:
-        why = "; ".join(f"{value.name} is {value.dtype} of shape {value.shape}" for value in ports)
-        what = f"coreml: inputs and outputs are float32 of rank 1 to {HIGHEST_RANK}"
-        raise Unsupported(what, where=[value.name for value in ports], why=why, do="cut the model where it is so")
-    if idle := [value.name for value in graph.outputs if value.producer is None]:
-        raise Unsupported("coreml: outputs that are not computed", where=idle, do="remove these outputs")
+@dataclass(frozen=True)
+class Draft:
+    """What `build` would make, by kinds and shapes alone: the ops that are needed, and what has no spelling."""
+
+    ops: tuple[Operation, ...]
+    lacks: tuple[Lack, ...]
 
 
-def _write(graph: Graph, form: Form, store: Store) -> dict[str, tuple[str, ...]]:
-    """All nodes in order; the sources of every op made."""
-    refused: dict[str, str] = {}
+def draft(graph: Graph, form: Form) -> Draft:
+    """Write every node without coremltools, which moves and joins what is written here; the graph may change."""
+    lacks = _fundamental(graph)
+    scaled(graph, 0 if form.channels_first else form.release)
+    store = _store(graph, form, Sketch())
+    for value in graph.inputs:
+        store.bind(value, "float32", store.builder.placeholder(value.shape, store.reserve(value)).outputs[0])
+    lacks += _write(graph, form, store)[1]
+    ops = () if lacks else live(_output(value, store) for value in graph.outputs)
+    return Draft(tuple(ops), tuple(lacks))
+
+
+def _store(graph: Graph, form: Form, builder: Any) -> Store:
+    """An empty store in which inputs and outputs have their names."""
+    store = Store(builder, form.release, projections=absorbed(graph, form.kept))
+    for value in (*graph.inputs, *graph.outputs):
+        store.reserve(value)
+    return store
+
+
+def _fundamental(graph: Graph) -> list[Lack]:
+    """What no spelling can help."""
+    lacks = unknown(graph.nodes, SPELLINGS)
+    for side, values in (("input", graph.inputs), ("output", graph.outputs)):
+        for value in values:
+            if value.dtype != "float32" or not 1 <= value.type.rank <= HIGHEST_RANK:
+                why = f"it is {value.dtype} of shape {value.shape}, not float32 of rank 1 to {HIGHEST_RANK}"
+                lacks.append(Lack(side, (value.name,), why, "cut the model where it is so"))
+    return lacks + idle(value for value in graph.outputs if value.producer is None)
+
+
+def _write(graph: Graph, form: Form, store: Store) -> tuple[dict[str, tuple[str, ...]], list[Lack]]:
+    """All nodes in order; the sources of every op made, and the forms that have no spelling."""
+    lacks: list[Lack] = []
     origins: dict[str, tuple[str, ...]] = {}
     together = {linear for found in store.projections.values() for each in found for linear in each.linears}
     for node in graph.nodes:
         if node in together:
             continue
         site = Site(node, store, form.of(node))
+        if type(node.op) not in SPELLINGS:
+            _stand_in(node, site)
+            continue
         try:
             results, layout = _spell(site, form)
         except (FormError, ValueError) as error:
-            refused[node.name] = f"{type(node.op).__name__} '{node.name}': {error}"
+            lacks.append(lack(node, error))
             _stand_in(node, site)
             continue
         for value, result in zip(node.outputs, results, strict=True):
             _settle(site, value, result)
             store.bind(value, site.dtype, result, layout)
         origins.update((var.op.name, node.sources or (node.name,)) for var in site.made)
-    if refused:
-        where = [source for node in graph.nodes if node.name in refused for source in node.sources or (node.name,)]
-        raise Unsupported("coreml: forms of ops without a spelling", where=where, why="; ".join(refused.values()))
-    return origins
+    return origins, lacks
 
 
 def _spell(site: Site, form: Form) -> tuple[tuple[Var, ...], str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...ir.errors import UsageError
-from .. import Job, Port, Written
+from .. import Job, Outline, Port, Written
 from .package import Extras, convert, operations, operators, save, specification
-from .program import Form, Program, build
+from .program import Form, Program, build, draft
+from .sketch import MOVES
+from .sketch import operators as sketched
 
-__all__ = ["LAYOUTS", "RELEASES", "write"]
+__all__ = ["LAYOUTS", "RELEASES", "outline", "write"]
 
 RELEASES = {"iOS16": 16, "iOS17": 17, "iOS18": 18}
 LAYOUTS = ("plain", "ane")
@@ -29,13 +31,49 @@ def write(job: Job, path: Path) -> Written:
         ModelError: The model does not fit an option, such as class names of another number.
         MachineError: coremltools is missing.
     """
+    made = _prepared(job)
+    form, extras = made.form, made.extras
+    program = build(job.graph, form)
+    image, scores = (program.names.get(name, "") for name in (extras.image, extras.scores))
+    extras = replace(extras, image=image, scores=scores)
+    model = convert(program.mil, form.release, extras)
+    if weights := job.options.get("weights", ""):
+        from .compress import compressed
+
+        model = compressed(model, weights)
+    save(model, path, extras)
+    spec = specification(path)
+    changed = job.graph if extras.image or extras.labels else None
+    ports = _ports(job, program, extras, spec.description.predictedProbabilitiesName)
+    return Written(operators(spec), made.notes, {**made.details, **_places(program, spec)}, ports, changed)
+
+
+def outline(job: Job) -> Outline:
+    """What would be written, without coremltools, which joins and drops ops that move or cast; see `sketch.MOVES`."""
+    made = draft(job.graph, _prepared(job).form)
+    size = sum(op.nbytes for op in made.ops)
+    note = f"{', '.join(sorted(MOVES))}: at most so many, as coremltools joins some"
+    return Outline(sketched(made.ops), size, "about", made.lacks, (note,))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A job whose graph is ready to be written: how, and what to say of it."""
+
+    form: Form
+    extras: Extras
+    notes: tuple[str, ...]
+    details: dict[str, Any]
+
+
+def _prepared(job: Job) -> _Prepared:
+    """Bring the job's graph into the form that its options and its precision ask for."""
     deployment = _choice(job, "deployment", tuple(RELEASES), "iOS18")
     layout = _choice(job, "layout", LAYOUTS, "plain")
-    weights = job.options.get("weights", "")
     extras, ranges, notes = _dressed(job)
-    changed = job.graph.copy() if extras.image or extras.labels else None
     form = Form(RELEASES[deployment], job.dtype, layout == "ane")
-    details: dict[str, Any] = {"deployment": deployment, "layout": layout, "weights": weights or job.dtype}
+    weights = job.options.get("weights", "") or job.dtype
+    details: dict[str, Any] = {"deployment": deployment, "layout": layout, "weights": weights}
     if job.dtype == "float16":
         from .half import examine
 
@@ -44,18 +82,7 @@ def write(job: Job, path: Path) -> Written:
         notes += lint.notes(bool(job.ranges))
         details["float16"] = {"measured": bool(job.ranges), "kept": lint.kept, "changed": lint.fixed,
                               "unproven": lint.unproven}  # fmt: skip
-    program = build(job.graph, form)
-    image, scores = (program.names.get(name, "") for name in (extras.image, extras.scores))
-    extras = replace(extras, image=image, scores=scores)
-    model = convert(program.mil, form.release, extras)
-    if weights:
-        from .compress import compressed
-
-        model = compressed(model, weights)
-    save(model, path, extras)
-    spec = specification(path)
-    ports = _ports(job, program, extras, spec.description.predictedProbabilitiesName)
-    return Written(operators(spec), notes, {**details, **_places(program, spec)}, ports, changed)
+    return _Prepared(form, extras, notes, details)
 
 
 def _ports(job: Job, program: Program, extras: Extras, probabilities: str) -> tuple[Port, ...]:

@@ -1,17 +1,19 @@
-"""The ONNX back end: the float graph after the exact passes, written back in ONNX's own operators."""
+"""The ONNX back end: the graph after the exact passes, real or with QDQ pairs, in ONNX's own operators."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import Backend, Job, Option, Written
+from .. import Backend, Job, Option, Outline, Written
 
 if TYPE_CHECKING:
+    from ...ir.graph import Graph
     from ...ir.passes.base import Pass
+    from ...ir.passes.quantise.observe import Observed
+    from ...ir.passes.quantise.qdq import QdqOptions
 
 __all__ = ["BACKEND", "Onnx"]
 
@@ -23,7 +25,7 @@ class Onnx:
     name: str = "onnx"
     file: str = "model.onnx"
     runner: str = "ort"
-    dtypes: tuple[str, ...] = ("float32",)
+    dtypes: tuple[str, ...] = ("float32", "int8")
 
     @property
     def options(self) -> Mapping[str, Option]:
@@ -40,13 +42,29 @@ class Onnx:
 
         return [each for each in FLOAT_ONNX if dtype != "int8" or each in EXACT]
 
+    def outline(self, job: Job) -> Outline:
+        """What would be written; see `lowering.Backend`."""
+        from .write import outline
+
+        return outline(job.graph, int(job.options["opset"]))
+
+    def integers(self, graph: Graph, seen: Observed, options: Mapping[str, str]) -> QdqOptions:
+        """Weights that no processor's int8 products saturate on; only convolutions need integers as results.
+
+        ONNX Runtime has a kernel for Gemm from integers to real numbers, and none such for Conv.
+        """
+        from ...ir.ops.conv import Conv, PatchEmbed
+        from ...ir.passes.quantise.qdq import QdqOptions
+
+        return QdqOptions(observer=options["observer"], pairs=True, results=(Conv, PatchEmbed))
+
     def write(self, job: Job, path: Path) -> Written:
         """Write the checked model; see `lowering.Backend`."""
-        from .write import write
+        from .write import counted, write
 
         model = write(job.graph, int(job.options["opset"]))
         path.write_bytes(model.SerializeToString(deterministic=True))
-        return Written(dict(sorted(Counter(node.op_type for node in model.graph.node).items())))
+        return Written(counted(model.graph.node))
 
 
 BACKEND: Backend = Onnx()

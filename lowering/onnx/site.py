@@ -38,12 +38,13 @@ class FormError(Exception):
 class Store:
     """Names and constants of the model to be: a name is given once, a constant's bytes are stored once.
 
-    `made` holds the results of nodes that several of ours share; `public` are the values whose types are promised.
+    `made` holds the results of nodes that several of ours share; `public` are the values whose types are promised;
+    `arrays` are the constants in order of first use.
     """
 
     taken: set[str]
     public: frozenset[Value] = frozenset()
-    tensors: list[TensorProto] = field(default_factory=list)
+    arrays: dict[str, Array] = field(default_factory=dict)
     made: dict[object, str] = field(default_factory=dict)
     _known: dict[object, str] = field(default_factory=dict)
 
@@ -72,7 +73,7 @@ class Store:
         """The name of a value of ours; a constant is stored at its first use."""
         if value.data is not None and value not in self._known:
             self._known[value] = value.name
-            self.tensors.append(numpy_helper.from_array(value.data, value.name))
+            self.arrays[value.name] = value.data
         return value.name
 
     def derived(self, value: Value, array: Array, how: object, hint: str) -> str:
@@ -90,8 +91,22 @@ class Store:
         return self._known[key]
 
     def _store(self, array: Array, name: str) -> str:
-        self.tensors.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        self.arrays[name] = np.asarray(array, order="C")
         return name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all constants."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def tensors(self) -> list[TensorProto]:
+        """The constants as the model holds them."""
+        return [numpy_helper.from_array(array, name) for name, array in self.arrays.items()]
+
+    def headings(self) -> list[TensorProto]:
+        """The same without their numbers."""
+        kinds = ((name, array, helper.np_dtype_to_tensor_dtype(array.dtype)) for name, array in self.arrays.items())
+        return [TensorProto(name=name, data_type=kind, dims=array.shape) for name, array, kind in kinds]
 
 
 @dataclass

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from ...ir.errors import InternalError, ModelError, Unsupported, UsageError
+from ...ir.errors import InternalError, ModelError, UsageError
 from ...ir.graph import Graph, Node, Value
+from ..outline import Lack, Outline, form, idle, refuse, unknown
 from .site import FormError, Site, Store, stored
 from .spellings import SPELLINGS
 
-__all__ = ["OPSET", "OPSETS", "check", "write"]
+__all__ = ["OPSET", "OPSETS", "check", "counted", "outline", "write"]
 
 OPSETS = {20: 9, 21: 10, 22: 10, 23: 11}
 """Opsets that can be written, each with the IR version it came with. 23 has Attention and RMSNormalization."""
@@ -19,6 +24,15 @@ OPSETS = {20: 9, 21: 10, 22: 10, 23: 11}
 OPSET = 21
 MOST_BYTES = 2**31 - 1
 """Of one protobuf message."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A model about to be made: its nodes and constants, and what has no spelling."""
+
+    nodes: list[NodeProto]
+    store: Store
+    lacks: tuple[Lack, ...]
 
 
 def write(graph: Graph, opset: int = OPSET) -> ModelProto:
@@ -36,23 +50,51 @@ def write(graph: Graph, opset: int = OPSET) -> ModelProto:
         UsageError: The opset is not known.
         ModelError: The weights are larger than a file of this kind may be.
     """
+    made = draft(graph, opset)
+    refuse("onnx", made.lacks)
+    if made.store.nbytes > MOST_BYTES:
+        raise ModelError("the weights are larger than 2 GiB", where=[graph.name], do="choose a smaller model")
+    model = _model(graph, opset, made, made.store.tensors())
+    check(model)
+    return model
+
+
+def outline(graph: Graph, opset: int = OPSET) -> Outline:
+    """What `write` would write; the size is that of the file but for a few bytes a constant."""
+    made = draft(graph, opset)
+    size = _model(graph, opset, made, made.store.headings()).ByteSize() + made.store.nbytes
+    return Outline(counted(made.nodes), size, lacks=made.lacks)
+
+
+def counted(nodes: Iterable[NodeProto]) -> dict[str, int]:
+    """How often each operator stands among them."""
+    return dict(sorted(Counter(node.op_type for node in nodes).items()))
+
+
+def draft(graph: Graph, opset: int) -> Draft:
+    """Every node in its spelling.
+
+    Raises:
+        UsageError: The opset is not known.
+    """
     if opset not in OPSETS:
         raise UsageError(f"ONNX of opset {opset} is not written", do=f"choose one of {', '.join(map(str, OPSETS))}")
-    _require_known(graph)
     store = Store({value.name for value in _values(graph)}, frozenset(graph.outputs))
-    nodes = _live(_spelled(graph, opset, store), graph)
+    nodes, lacks = _spelled(graph, opset, store)
+    lacks += idle(value for value in graph.outputs if value.producer is None)
+    return Draft(_live(nodes, graph), store, (*unknown(graph.nodes, SPELLINGS), *lacks))
+
+
+def _model(graph: Graph, opset: int, made: Draft, tensors: list[TensorProto]) -> ModelProto:
+    names = {name for node in made.nodes for name in node.output}
+    values = [value for node in graph.nodes for value in node.outputs if value.name in names]
+    inner = [_port(value, made.store.unsigned(value)) for value in values if value not in graph.outputs]
     inputs, outputs = [_port(value) for value in graph.inputs], [_port(value) for value in graph.outputs]
-    made = {name for node in nodes for name in node.output}
-    values = [value for node in graph.nodes for value in node.outputs if value.name in made]
-    inner = [_port(value, store.unsigned(value)) for value in values if value not in graph.outputs]
-    if sum(len(tensor.raw_data) for tensor in store.tensors) > MOST_BYTES:
-        raise ModelError("the weights are larger than 2 GiB", where=[graph.name], do="choose a smaller model")
     model = helper.make_model(
-        helper.make_graph(nodes, graph.name, inputs, outputs, store.tensors, value_info=inner),
+        helper.make_graph(made.nodes, graph.name, inputs, outputs, tensors, value_info=inner),
         producer_name="edgesmith", ir_version=OPSETS[opset], opset_imports=[helper.make_opsetid("", opset)],
     )  # fmt: skip
     helper.set_model_props(model, dict(sorted(graph.metadata.items())))
-    check(model)
     return model
 
 
@@ -74,36 +116,24 @@ def _values(graph: Graph) -> list[Value]:
     return [*graph.inputs, *graph.constants, *(value for node in graph.nodes for value in node.outputs)]
 
 
-def _require_known(graph: Graph) -> None:
-    unknown = [node for node in graph.nodes if type(node.op) not in SPELLINGS]
-    if unknown:
-        kinds = sorted({type(node.op).__name__ for node in unknown})
-        where = [source for node in unknown for source in node.sources or (node.name,)]
-        raise Unsupported(f"onnx: no spelling for {', '.join(kinds)}", where=where, do="give a graph of float ops")
-
-
-def _spelled(graph: Graph, opset: int, store: Store) -> list[NodeProto]:
-    """All nodes in order, each with what it is read from before it."""
+def _spelled(graph: Graph, opset: int, store: Store) -> tuple[list[NodeProto], list[Lack]]:
+    """All nodes in order, each with what it is read from before it; and the forms that have no spelling."""
     made: list[NodeProto] = []
-    refused: dict[str, str] = {}
+    lacks: list[Lack] = []
     for node in graph.nodes:
+        if type(node.op) not in SPELLINGS:
+            continue
         if stored(node.outputs[0]) and not any(value is node.output for value in graph.outputs):
             continue
         site = Site(node, opset, store)
         try:
             result = SPELLINGS[type(node.op)](site, node.op)
         except FormError as error:
-            refused[node.name] = f"{type(node.op).__name__} '{node.name}': {error}"
+            lacks.append(form(node, error))
             continue
         _settle(site, (result,) if isinstance(result, str) else result)
         made += site.made
-    if refused:
-        where = [source for node in graph.nodes if node.name in refused for source in node.sources or (node.name,)]
-        raise Unsupported("onnx: forms of ops without a spelling", where=where, why="; ".join(refused.values()))
-    for value in graph.outputs:
-        if value.producer is None:
-            raise Unsupported(f"output '{value.name}' is not computed", where=[value.name], do="remove this output")
-    return made
+    return made, lacks
 
 
 def _live(nodes: list[NodeProto], graph: Graph) -> list[NodeProto]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...ir.errors import MachineError
-from .. import Backend, Job, Option, Port, Written
+from .. import Backend, Job, Option, Outline, Port, Written
 
 if TYPE_CHECKING:
     from ...ir.passes.base import Pass
@@ -51,10 +51,20 @@ class Tflite:
 
         return [each for each in FLOAT_TFLITE if dtype not in ("dynamic", "int8") or each in EXACT]
 
-    def write(self, job: Job, path: Path) -> Written:
-        """Write the model; see `lowering.Backend`."""
+    def _require(self) -> None:
         if how := self.why_not():
             raise MachineError("TFLite models cannot be written on this computer", do=how)
+
+    def outline(self, job: Job) -> Outline:
+        """What would be written; see `lowering.Backend`."""
+        self._require()
+        from .write import outline
+
+        return outline(job.graph, job.dtype, job.options)
+
+    def write(self, job: Job, path: Path) -> Written:
+        """Write the model; see `lowering.Backend`."""
+        self._require()
         from .write import write
 
         model = write(job.graph, job.dtype, job.options)

@@ -129,6 +129,25 @@ class File:
         Raises:
             ModelError: The weights are larger than a flatbuffer can be.
         """
+        model = self._model(inputs, outputs)
+        model.buffers = [_buffer(data) for data in self._buffers]
+        weights = self._weights()
+        if weights > MOST_BYTES:
+            raise ModelError("the weights are larger than 2 GiB", where=[self.name], do="choose a smaller model")
+        return _packed(model, weights + 2**16)
+
+    def nbytes(self, inputs: Sequence[tuple[str, Tensor]], outputs: Sequence[tuple[str, Tensor]]) -> int:
+        """The size of the file, some bytes of alignment apart; its weights are not packed for that."""
+        model = self._model(inputs, outputs)
+        model.buffers = [_buffer(None) for _ in self._buffers]
+        return len(_packed(model, 2**16)) + self._weights()
+
+    def _weights(self) -> int:
+        """Bytes of all buffers, each aligned."""
+        return sum(data.size + ALIGNMENT for data in self._buffers if data is not None)
+
+    def _model(self, inputs: Sequence[tuple[str, Tensor]], outputs: Sequence[tuple[str, Tensor]]) -> Any:
+        """All but the buffers, which it numbers."""
         graph = schema.SubGraphT()
         graph.name = "main"
         graph.tensors = [self._described(tensor) for tensor in self.tensors]
@@ -141,13 +160,7 @@ class File:
         model.subgraphs = [graph]
         model.operatorCodes = [_code(*key) for key in self._codes]
         model.signatureDefs = [_signature(inputs, outputs)]
-        model.buffers = [_buffer(data) for data in self._buffers]
-        weights = sum(data.size + ALIGNMENT for data in self._buffers if data is not None)
-        if weights > MOST_BYTES:
-            raise ModelError("the weights are larger than 2 GiB", where=[self.name], do="choose a smaller model")
-        builder = flatbuffers.Builder(weights + 2**16)
-        builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-        return bytes(builder.Output())
+        return model
 
     def _described(self, tensor: Tensor) -> Any:
         made = schema.TensorT()
@@ -171,6 +184,13 @@ class File:
             self._stored[key] = len(self._buffers)
             self._buffers.append(raw)
         return self._stored[key]
+
+
+def _packed(model: Any, room: int) -> bytes:
+    """The bytes of a model that has about so many."""
+    builder = flatbuffers.Builder(room)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 def _code(code: int, since: int) -> Any:

@@ -64,7 +64,8 @@ def conversion(value: Value, a: Layout, b: Layout) -> float:
 
 def forms(unit: Unit, known: Known) -> list[Form]:
     """All forms of a unit over the layouts known so far, each once."""
-    rule = RULES.get(type(unit.op), _aligned)
+    highest = max((value.type.rank for value in unit.inputs if value is not None and value.data is None), default=0)
+    rule = RULES.get(type(unit.op), _aligned if highest <= unit.outputs[0].type.rank else _plain)
     return list(dict.fromkeys(rule(unit, known)))
 
 
@@ -262,4 +263,4 @@ RULES: dict[type[Op], Callable[[Unit, Known], Iterable[Form]]] = {
     shape.Resize: _image,
     shape.Transpose: _transposed,
 }
-"""Every op that is not here takes its axes in any order."""
+"""Every op that is not here takes its axes in any order, if its result has as many as its operands."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...ir.errors import Unsupported
 from ...ir.graph import Graph
 from ...ir.passes.quantise.channels_last import IMAGE, Layout, plain
+from ..outline import Lack, Outline, idle, refuse, unknown
+from ..outline import form as lack
 from .expand import expand
 from .flatbuffer import File, Tensor
 from .integers import Decision, decide, settle
@@ -18,7 +19,9 @@ from .spellings import SPELLINGS
 from .store import Store
 from .units import Unit, units
 
-__all__ = ["Model", "write"]
+__all__ = ["Model", "outline", "write"]
+
+Ports = Sequence[tuple[str, Tensor]]
 
 OPTIONS = {"input_layout": "nchw", "activations": "auto", "projections": "apart"}
 """Defaults: the order of the axes of image inputs ("nhwc"), which layers of "int8" compute in integers (see
@@ -48,6 +51,35 @@ def write(graph: Graph, dtype: str = "float32", options: Mapping[str, str] | Non
         Unsupported: Ops, or forms of them, without a spelling: all are named.
         ModelError: The weights are larger than a file may be.
     """
+    made = draft(graph, dtype, options)
+    refuse("tflite", made.lacks)
+    data = made.file.pack(*made.ports)
+    return Model(data, made.operators, made.details)
+
+
+def outline(graph: Graph, dtype: str = "float32", options: Mapping[str, str] | None = None) -> Outline:
+    """What `write` would write; the size is that of the file but for some bytes of alignment."""
+    made = draft(graph, dtype, options)
+    return Outline(made.operators, 0 if made.lacks else made.file.nbytes(*made.ports), lacks=made.lacks)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file about to be packed: its inputs and outputs, what its layouts cost, and what has no spelling."""
+
+    file: File
+    ports: tuple[Ports, Ports]
+    details: Mapping[str, Any]
+    lacks: tuple[Lack, ...]
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """How often each operator stands in it."""
+        return dict(sorted(self.file.counts.items()))
+
+
+def draft(graph: Graph, dtype: str, options: Mapping[str, str] | None = None) -> Draft:
+    """Every unit in its layouts and its spelling; arguments as for `write`."""
     chosen = {**OPTIONS, **(options or {})}
     expand(graph, chosen["projections"] == "joined")
     decision = Decision()
@@ -55,7 +87,6 @@ def write(graph: Graph, dtype: str = "float32", options: Mapping[str, str] | Non
         settle(graph)
         decision = decide(graph, chosen["activations"])
     found = units(graph, {nodes[0]: nodes[1:] for nodes in decision.static.values()})
-    _require_known(graph, found)
     ports = {value: IMAGE for value in graph.inputs if chosen["input_layout"] == "nhwc" and value.type.rank == 4}
     plan = assign(graph, found, ports)
     file = File(graph.name)
@@ -65,9 +96,9 @@ def write(graph: Graph, dtype: str = "float32", options: Mapping[str, str] | Non
         layout = ports.get(value, plain(value.type.rank))
         store.settle(value, layout, store.input(value, layout))
         inputs.append((value.name, store.get(value, layout)))
-    _spell(found, plan, file, store)
-    outputs = _outputs(graph, store, {tensor for _, tensor in inputs})
-    data = file.pack(inputs, outputs)
+    lacks = [*unknown([unit.node for unit in found], SPELLINGS), *_spell(found, plan, file, store)]
+    constant = [value for value in graph.outputs if value.data is not None]
+    outputs = [] if constant else _outputs(graph, store, {tensor for _, tensor in inputs})
     details: dict[str, Any] = {
         "transposes": file.counts["TRANSPOSE"],
         "transposed_bytes": store.bytes_moved,
@@ -75,23 +106,12 @@ def write(graph: Graph, dtype: str = "float32", options: Mapping[str, str] | Non
     }
     if dtype == "int8":
         details |= {"static": list(decision.static), "dynamic": decision.dynamic, "real": decision.real}
-    return Model(data, dict(sorted(file.counts.items())), details)
+    return Draft(file, (inputs, outputs), details, (*lacks, *idle(constant)))
 
 
-def _require_known(graph: Graph, found: list[Unit]) -> None:
-    unknown = [unit for unit in found if type(unit.op) not in SPELLINGS]
-    if unknown:
-        kinds = sorted({type(unit.op).__name__ for unit in unknown})
-        where = [source for unit in unknown for source in unit.sources]
-        raise Unsupported(f"tflite: no spelling for {', '.join(kinds)}", where=where, do="give a graph of float ops")
-    for value in graph.outputs:
-        if value.data is not None:
-            raise Unsupported(f"output '{value.name}' is not computed", where=[value.name], do="remove this output")
-
-
-def _spell(found: list[Unit], plan: Plan, file: File, store: Store) -> None:
-    """Write every unit; the forms that have no spelling are named together."""
-    refused: list[tuple[Unit, FormError]] = []
+def _spell(found: list[Unit], plan: Plan, file: File, store: Store) -> list[Lack]:
+    """Write every unit that has a spelling; the forms that have none."""
+    lacks: list[Lack] = []
     for unit in found:
         form = plan.forms[unit]
         given = tuple(
@@ -100,15 +120,13 @@ def _spell(found: list[Unit], plan: Plan, file: File, store: Store) -> None:
         )
         site = Site(unit, form, file, store, given, [None] * len(unit.outputs))
         try:
-            SPELLINGS[type(unit.op)](site, unit.op)
+            if type(unit.op) in SPELLINGS:
+                SPELLINGS[type(unit.op)](site, unit.op)
         except FormError as error:
-            refused.append((unit, error))
+            lacks.append(lack(unit.node, error))
         for value, layout, tensor in zip(unit.outputs, form.outputs, site.results, strict=True):
             store.settle(value, layout, tensor or store.result(value, layout))
-    if refused:
-        why = "; ".join(f"{type(unit.op).__name__} '{unit.node.name}': {error}" for unit, error in refused)
-        where = [source for unit, _ in refused for source in unit.sources]
-        raise Unsupported("tflite: forms of ops without a spelling", where=where, why=why)
+    return lacks
 
 
 def _outputs(graph: Graph, store: Store, taken: set[Tensor]) -> list[tuple[str, Tensor]]:
@@ -122,4 +140,3 @@ def _outputs(graph: Graph, store: Store, taken: set[Tensor]) -> list[tuple[str, 
         taken.add(tensor)
         found.append((value.name, tensor))
     return found
-

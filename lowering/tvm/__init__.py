@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import Backend, Job, Option, Written
+from .. import Backend, Job, Option, Outline, Written
 
 if TYPE_CHECKING:
     from ...ir.passes.base import Pass
+    from .program import Program
 
 __all__ = ["BACKEND", "Tvm"]
 
@@ -30,12 +31,13 @@ class Tvm:
 
     @property
     def options(self) -> Mapping[str, Option]:
-        """How products are cut into tiles."""
+        """How products are cut into tiles, and how many threads compute them."""
         return {
             "tune": Option("0", help="Minutes to spend on measuring tile sizes on this computer."),
             "device": Option(
                 "", help="Where to measure, if not here: HOST:PORT/KEY of an RPC tracker and a device's key."
             ),
+            "threads": Option("", help="Threads that share the work; the target's own number, usually 1, if not given."),
             "tiles": Option("", help="A file of tile sizes that a tuned compile kept: its manifest.json, or its own."),
         }
 
@@ -48,6 +50,15 @@ class Tvm:
         from ...ir.passes.pipelines import FLOAT_TVM
 
         return FLOAT_TVM
+
+    def outline(self, job: Job) -> Outline:
+        """The kernels that would be compiled, and the bytes of the weights; see `lowering.Backend`."""
+        from .lower import draft
+        from .machine import Machine
+
+        made = draft(job.graph, Machine.of(job.target.format))
+        size = sum(array.nbytes for array in made.program.constants.values())
+        return Outline(kinds(made.program), size, "at least", made.lacks, ("the code of the kernels comes on top",))
 
     def write(self, job: Job, path: Path) -> Written:
         """Compile the graph; see `lowering.Backend`.
@@ -63,13 +74,18 @@ class Tvm:
         from .tune import tuned
 
         machine, limit = Machine.of(job.target.format), minutes(job.options["tune"])
+        machine = machine.shared(job.options["threads"] or str(machine.threads))
         tiles = read(job.options["tiles"], machine)
         if limit:
             tiles = tuned(job.graph, machine, tiles, limit, job.options["device"])
         program, choices = lower(job.graph, machine, tiles)
         build(program, path)
-        kinds = Counter(call.kernel.label.split("_")[0] for call in program.calls)
-        return Written(dict(sorted(kinds.items())), details=record(machine, tiles, choices))
+        return Written(kinds(program), details=record(machine, tiles, choices))
+
+
+def kinds(program: Program) -> dict[str, int]:
+    """How often each kind of kernel is called."""
+    return dict(sorted(Counter(call.kernel.label.split("_")[0] for call in program.calls).items()))
 
 
 BACKEND: Backend = Tvm()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from ...ir.errors import Unsupported
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops.shape import Gather
+from ..outline import Lack, form, idle, refuse, sources, unknown
 from .elements import ELEMENTS
 from .kernels.spec import Tile
 from .machine import Machine
@@ -15,9 +16,18 @@ from .site import FormError, Site, Tiles
 from .spellings import FUSING, SPELLINGS
 from .views import View
 
-__all__ = ["layers", "lower"]
+__all__ = ["Draft", "draft", "layers", "lower"]
 
 Layer = tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A program about to be built: the tiles that each product could have, and what has no spelling."""
+
+    program: Program
+    tiles: dict[str, list[Tile]]
+    lacks: tuple[Lack, ...]
 
 
 def lower(graph: Graph, machine: Machine, tiles: Tiles | None = None) -> tuple[Program, dict[str, list[Tile]]]:
@@ -31,29 +41,40 @@ def lower(graph: Graph, machine: Machine, tiles: Tiles | None = None) -> tuple[P
     Raises:
         Unsupported: Ops, forms of them or types of numbers that are not known here: all are named.
     """
-    _require_known(graph)
+    made = draft(graph, machine, tiles)
+    refuse("tvm", made.lacks)
+    return made.program, made.tiles
+
+
+def draft(graph: Graph, machine: Machine, tiles: Tiles | None = None) -> Draft:
+    """The same with all that is lacking; what is, gives results that nothing computes."""
     program, views, derived = Program(graph.name, machine), dict[Value, View](), dict[object, str]()
     for value in graph.inputs:
         slot = program.add(value.type.size, value.dtype)
         views[value] = View.whole(slot, value.shape)
         program.inputs.append(Port(value.name, value.shape, value.dtype, slot))
     asked: dict[str, list[Tile]] = {}
-    refused: dict[Node, str] = {}
+    foreign = [node for node in graph.nodes if type(node.op) in SPELLINGS and not _real(node)]
+    lacks = [*unknown(graph.nodes, SPELLINGS), *_foreign(foreign)]
     for layer in layers(graph):
         site = Site(layer[0], layer[1:], program, views, derived, tiles or {}, asked)
+        spell = None if layer[0] in foreign else SPELLINGS.get(type(site.op))
         try:
-            result = SPELLINGS[type(site.op)](site, site.op)
+            result = _unknown(layer) if spell is None else spell(site, site.op)
         except FormError as error:
-            refused[layer[0]] = f"{type(site.op).__name__} '{layer[0].name}': {error}"
-            results = tuple(View.whole("", value.shape) for value in layer[-1].outputs)
-        else:
-            results = (result,) if isinstance(result, View) else result
-        views.update(zip(layer[-1].outputs, results, strict=True))
-    if refused:
-        where = [source for node in refused for source in node.sources or (node.name,)]
-        raise Unsupported("tvm: forms of ops without a spelling", where=where, why="; ".join(refused.values()))
-    _give(graph, program, views)
-    return program, asked
+            lacks.append(form(layer[0], error))
+            result = _unknown(layer)
+        views.update(zip(layer[-1].outputs, (result,) if isinstance(result, View) else result, strict=True))
+    missing = [value for value in graph.outputs if value not in views]
+    lacks += idle(missing)
+    if not missing:
+        _give(graph, program, views)
+    return Draft(program, asked, tuple(lacks))
+
+
+def _unknown(layer: Layer) -> tuple[View, ...]:
+    """In place of results that no kernel makes."""
+    return tuple(View.whole("", value.shape) for value in layer[-1].outputs)
 
 
 def layers(graph: Graph) -> Iterator[Layer]:
@@ -88,8 +109,6 @@ def _give(graph: Graph, program: Program, views: dict[Value, View]) -> None:
     """Name what holds the outputs; what is no kernel's result in order is copied."""
     results = {call.result for call in program.calls}
     for value in graph.outputs:
-        if value not in views:
-            raise Unsupported(f"output '{value.name}' is not computed", where=[value.name], do="remove this output")
         view = views[value]
         whole = view.slot in results and view.row_major and program.buffers[view.slot].size == value.type.size
         if not whole:
@@ -104,17 +123,13 @@ def _last(graph: Graph, value: Value) -> Node:
     return value.producer or graph.nodes[-1]
 
 
-def _require_known(graph: Graph) -> None:
-    """Refuse unknown ops and types of numbers, all at once."""
-    unknown = [node for node in graph.nodes if type(node.op) not in SPELLINGS]
-    kinds = sorted({type(node.op).__name__ for node in unknown})
-    what = [f"no spelling for {', '.join(kinds)}"] if kinds else []
-    other = [node for node in graph.nodes if node not in unknown and not _real(node)]
-    kinds = sorted({type(node.op).__name__ for node in other})
-    what += [f"numbers other than float32 in {', '.join(kinds)}"] if kinds else []
-    if what:
-        where = [source for node in (*unknown, *other) for source in node.sources or (node.name,)]
-        raise Unsupported(f"tvm: {'; '.join(what)}", where=where, do="give a graph of float ops")
+def _foreign(nodes: list[Node]) -> list[Lack]:
+    """Ops on other numbers than float32, by kind."""
+    found: dict[str, list[Node]] = {}
+    for node in nodes:
+        found.setdefault(type(node.op).__name__, []).append(node)
+    do = "export the model in float32"
+    return [Lack(kind, sources(found[kind]), "numbers other than float32", do) for kind in sorted(found)]
 
 
 def _real(node: Node) -> bool:
