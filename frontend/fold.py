@@ -1,7 +1,8 @@
 """Constant folding that changes no bit: what depends on weights and static shapes alone is computed by ONNX Runtime.
 
 The kernels that fold are those that would run, one by one and unfused, so results are equal to the last bit.
-Convolution and BatchNorm, or any two run-time operators, are left as they are.
+Convolution and BatchNorm, or any two run-time operators, are left as they are. Control flow that turns out to be
+decided is written out on the way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from onnx import NodeProto, ValueInfoProto, helper
 
 from ..ir.errors import ModelError
 from ..ir.graph import Array, Type
-from .model import Model, declare, label
+from .control import straighten
+from .model import Model, declare, label, reads
 from .reader import STANDARD
 from .shapes import infer
 
@@ -34,6 +36,9 @@ NEVER = frozenset(
         "Scan",
     }
 )
+OLDEST_KERNELS = 7
+"""Opset from which on ONNX Runtime has kernels; what is older is computed as it is imported."""
+
 BOUNDED = frozenset({"NonZero", "Unique", "Compress"})
 """Sizes known only when run, but never beyond a few times their operand's."""
 
@@ -48,11 +53,11 @@ def fold(model: Model) -> None:
         types = infer(model)
         _measure(model, types)
         chosen = _constant_nodes(model, types)
-        if not chosen:
+        if not chosen and not straighten(model):
             break
         nodes = list(model.graph.node)
         rest = [node for index, node in enumerate(nodes) if index not in chosen]
-        wanted = {name for node in rest for name in node.input} | {each.name for each in model.graph.output}
+        wanted = {name for node in rest for name in reads(node)} | {each.name for each in model.graph.output}
         _evaluate(model, [nodes[index] for index in sorted(chosen)], wanted)
         _drop(model, rest)
     _sweep(model)
@@ -87,8 +92,12 @@ def _constant_nodes(model: Model, types: dict[str, Type]) -> set[int]:
     """Positions of nodes whose operands are constants and whose results have a known and sane size."""
     known = set(model.weights)
     chosen: set[int] = set()
+    if model.opset < OLDEST_KERNELS:
+        return chosen
     for index, node in enumerate(model.graph.node):
         if node.domain not in STANDARD or node.op_type in NEVER or not all(n in known for n in node.input if n):
+            continue
+        if _is_store(node, types):
             continue
         outputs = [name for name in node.output if name]
         if node.op_type not in BOUNDED and not all(name in types for name in outputs):
@@ -102,6 +111,13 @@ def _constant_nodes(model: Model, types: dict[str, Type]) -> set[int]:
         chosen.add(index)
         known.update(outputs)
     return chosen
+
+
+def _is_store(node: NodeProto, types: dict[str, Type]) -> bool:
+    """Whether a node only says what stored bytes stand for: they stay bytes, of which back ends make what they can."""
+    if node.op_type != "DequantizeLinear" or any(each.name == "block_size" and each.i for each in node.attribute):
+        return False
+    return node.input[0] in types and types[node.input[0]].dtype in ("int8", "uint8")
 
 
 def _evaluate(model: Model, nodes: Sequence[NodeProto], wanted: set[str]) -> None:
@@ -140,5 +156,5 @@ def run(model: bytes, feeds: dict[str, Array], names: Sequence[str]) -> list[Arr
 
 def _sweep(model: Model) -> None:
     """Drop the weights that were read by folded nodes only."""
-    read = {name for node in model.graph.node for name in node.input} | {each.name for each in model.graph.output}
+    read = {name for node in model.graph.node for name in reads(node)} | {each.name for each in model.graph.output}
     model.weights = {name: array for name, array in model.weights.items() if name in read}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..ir.errors import ModelError, Unsupported
 from ..ir.graph import Graph, Type, Value
-from ..ir.ops.shape import Reshape
+from ..ir.ops.shape import COPY
 from .call import RULES, Call, FormError, kind
 from .model import Model, dtype_of, label
 from .shapes import infer
@@ -91,7 +93,8 @@ class _Builder:
         if name not in self.values:
             array = self.model.weights[name]
             if id(array) not in self.constants:
-                self.constants[id(array)] = self.graph.constant(array, name)
+                single = array.astype(np.float32) if array.dtype == np.float64 else array
+                self.constants[id(array)] = self.graph.constant(single, name)
             self.values[name] = self.constants[id(array)]
         return self.values[name]
 
@@ -117,5 +120,5 @@ class _Builder:
         if taken:  # an output has a name and storage of its own
             if value.is_constant and value.name == name:
                 self.graph.rename(value, f"{name}.constant")
-            value = self.graph.add(Reshape(value.shape), value, name=name)
+            value = self.graph.add(COPY, value, name=name)
         self.graph.output(value, name)

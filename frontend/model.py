@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ..ir.graph import Array
 
@@ -22,12 +24,14 @@ class Model:
         proto: Nodes, inputs and outputs; no initialisers.
         weights: The constants, float or integer, by tensor name.
         opset: Version of the default domain.
+        folder: Where data files of weights lie.
     """
 
     name: str
     proto: ModelProto
     weights: dict[str, Array]
     opset: int
+    folder: Path = Path()
 
     @property
     def graph(self) -> GraphProto:
@@ -69,3 +73,25 @@ def dtype_of(element: int) -> str:
 def label(node: NodeProto, index: int) -> str:
     """A node's name for messages and sources; one is made up where the file has none."""
     return node.name or f"{node.op_type}_{index}"
+
+
+def bodies(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs inside a node: branches, and what loops repeat."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+
+
+def own_names(body: GraphProto) -> set[str]:
+    """Names of the tensors that a body declares or makes itself."""
+    declared = {each.name for each in (*body.input, *body.initializer)}
+    return declared | {name for node in body.node for name in node.output if name}
+
+
+def reads(node: NodeProto) -> Iterator[str]:
+    """Names of the tensors that a node reads, those included that its bodies take from around them."""
+    yield from (name for name in node.input if name)
+    for body in bodies(node):
+        own = own_names(body)
+        inner = (name for each in body.node for name in reads(each))
+        yield from (name for name in (*inner, *(each.name for each in body.output)) if name not in own)

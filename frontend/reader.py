@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,20 @@ from onnx.inliner import inline_local_functions
 
 from ..ir.errors import ModelError
 from ..ir.graph import Array
-from .model import Model, declare, label
+from .model import Model, bodies, declare, label, reads
 from .tensors import decode
 
-OLDEST_OPSET = 11
+OLDEST_OPSET = 6
+"""Operators of older opsets are read where they meant the same in this one."""
+
 MOST_NODES = 100_000
 MOST_BYTES = 2**31 - 1
 STANDARD = ("", "ai.onnx")
+RUNTIME = "com.microsoft"
+BORROWED = frozenset(
+    {"LayerNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}
+)
+"""ONNX Runtime's own operators that its optimiser writes into ONNX's domain, of whatever opset the model is."""
 
 
 def read(path: Path) -> Model:
@@ -41,7 +49,9 @@ def read(path: Path) -> Model:
     proto = _compact(proto)
     for opset_import in proto.opset_import:
         opset_import.domain = "" if opset_import.domain in STANDARD else opset_import.domain
-    model = Model(path.stem, proto, weights, opset)
+    model = Model(path.stem, proto, weights, opset, path.parent)
+    _lend(model)
+    _order(model)
     _check(model, path)
     _lift_constants(model, path.parent)
     return model
@@ -84,7 +94,7 @@ def _names(proto: ModelProto) -> Iterator[object]:
 def _opset(proto: ModelProto, path: Path) -> int:
     versions = [each.version for each in proto.opset_import if each.domain in STANDARD]
     newest = onnx.defs.onnx_opset_version()
-    if len(versions) != 1 or not OLDEST_OPSET <= versions[0] <= newest:
+    if len(versions) != 1 or not (OLDEST_OPSET <= versions[0] or _timeless(proto, versions[0])) or versions[0] > newest:
         found = ", ".join(map(str, versions)) or "none"
         raise ModelError(
             f"the model's opset is {found}",
@@ -93,7 +103,52 @@ def _opset(proto: ModelProto, path: Path) -> int:
             do=f"export with opset_version between {OLDEST_OPSET} and {newest}, or use onnx.version_converter",
         )
     version: int = versions[0]
-    return version
+    return max(OLDEST_OPSET, version)
+
+
+def _timeless(proto: ModelProto, opset: int) -> bool:
+    """Whether every operator of an old model is defined as in the oldest opset that is read."""
+    if opset < 1 or proto.functions:
+        return False
+    for node in proto.graph.node:
+        if node.domain in STANDARD:
+            try:
+                then, later = (onnx.defs.get_schema(node.op_type, v, "") for v in (opset, OLDEST_OPSET))
+            except onnx.defs.SchemaError:
+                return False
+            if then.since_version != later.since_version:
+                return False
+    return True
+
+
+def _lend(model: Model) -> None:
+    """Move ONNX Runtime's own operators from ONNX's domain, where its checker does not know them, to theirs."""
+    for node in model.graph.node:
+        if node.op_type in BORROWED and node.domain in STANDARD and not onnx.defs.has(node.op_type, model.opset, ""):
+            node.domain = RUNTIME
+    used = any(node.domain == RUNTIME for node in model.graph.node)
+    if used and not any(each.domain == RUNTIME for each in model.proto.opset_import):
+        model.proto.opset_import.append(helper.make_opsetid(RUNTIME, 1))
+
+
+def _order(model: Model) -> None:
+    """Bring every node behind those that it reads, as ONNX demands and not every tool keeps to.
+
+    Raises:
+        ModelError: Some nodes read each other's results in a circle.
+    """
+    nodes = list(model.graph.node)
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    needs = {index: {makers[name] for name in reads(node) if name in makers} for index, node in enumerate(nodes)}
+    if all(max(needed, default=-1) < index for index, needed in needs.items()):
+        return
+    try:
+        order = list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        names = [label(nodes[index], index) for index in dict.fromkeys(error.args[1])]
+        do = "export the model again; ONNX graphs must be acyclic"
+        raise ModelError("the nodes of the model form a cycle", where=names, do=do) from error
+    _keep(model.graph, "node", [nodes[index] for index in order])
 
 
 def _inline(proto: ModelProto, path: Path) -> ModelProto:
@@ -146,8 +201,8 @@ def _keep(graph: GraphProto, field: str, kept: Iterable[object]) -> None:
 
 def _check(model: Model, path: Path) -> None:
     """Let ONNX judge the structure: names, order, attributes, operand counts."""
-    for index, node in enumerate(model.graph.node):
-        _check_node(node, label(node, index))
+    for node, name in _all_nodes(model.graph):
+        _check_node(node, name)
     for each in model.graph.input:
         if not each.type.tensor_type.HasField("shape"):
             raise ModelError(
@@ -165,11 +220,22 @@ def _check(model: Model, path: Path) -> None:
         raise ModelError(
             "ONNX's checker refuses the model", where=[str(path)], why=why, do="export it again"
         ) from error
+    twice = [name for name, count in Counter(each.name for each in model.graph.output).items() if count > 1]
+    if twice:
+        raise ModelError(f"'{twice[0]}' is an output of the model more than once", where=twice, do="export it again")
     written = Counter(name for node in model.graph.node for name in node.output if name)
     known = {*written, *model.weights, *(each.name for each in model.graph.input)}
     lost = [each.name for each in model.graph.output if each.name not in known]
     if lost:
         raise ModelError(f"nothing computes the output '{lost[0]}'", where=lost, do="export it again")
+
+
+def _all_nodes(graph: GraphProto) -> Iterator[tuple[NodeProto, str]]:
+    """Nodes with their names, those of branches and loops included."""
+    for index, node in enumerate(graph.node):
+        yield node, label(node, index)
+        for body in bodies(node):
+            yield from _all_nodes(body)
 
 
 def _check_node(node: NodeProto, name: str) -> None:

@@ -42,6 +42,10 @@ def bind(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
         _set_shape(inputs[name], shape)
     if open_ones:
         _ask(open_ones)
+    for output in model.graph.output:
+        if output.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE:
+            do = "export the model with a float32 output"
+            raise ModelError(f"the output '{output.name}' is of type float64", where=[output.name], do=do)
     # What the exporter noted down was for its own example shapes.
     model.graph.ClearField("value_info")
     for output in model.graph.output:

@@ -60,7 +60,7 @@ def test_all_refusals_come_at_once(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Cast", ["x"], ["a"], "first", to=TensorProto.FLOAT16),
         helper.make_node("Relu", ["a"], ["b"], "between"),
-        helper.make_node("Cast", ["b"], ["y"], "second", to=TensorProto.DOUBLE),
+        helper.make_node("Cast", ["b"], ["y"], "second", to=TensorProto.BFLOAT16),
     ]
     with pytest.raises(Unsupported) as caught:
         load(written(tmp_path, model(nodes, (1, 4, 9, 8), {}, opset=18)))

@@ -12,7 +12,7 @@ from ...ir.ops import activation as ops
 from ...ir.ops import number
 from ...ir.ops.search import ArgMax
 from ..call import Call, Result, rule
-from .terms import add, cast, choose, div, equal, greatest, joined, least, less, mul, shifted_exp, sub, total
+from .terms import add, cast, choose, div, equal, greatest, joined, least, less, mul, shifted_exp, sub, total, view
 
 PLAIN: dict[str, Op] = {
     "Abs": ops.Abs(),
@@ -142,6 +142,8 @@ def shrink(call: Call) -> Result:
 def prelu(call: Call) -> Result:
     """A slope for what is negative; a single one makes it a leaky ReLU."""
     x, slope = call.x, call[1]
+    if call.opset < 7 and len(slope.shape) == 1 and len(x.shape) > 1:  # it was one number per channel
+        slope = view(call, slope, (slope.shape[0], *(1,) * (len(x.shape) - 2)))
     if slope.data is not None and slope.data.size and np.all(slope.data == slope.data.flat[0]):
         result: Value = call.add(ops.LeakyRelu(float(slope.data.flat[0])), x)
         return result
@@ -228,6 +230,7 @@ def dropout(call: Call) -> Result:
     """Nothing at inference; the mask says that all is kept."""
     x, training = call.x, call.get(2)
     ratio = call.get(1)
+    call.require(call.opset >= 7 or bool(call.attr("is_test", 0)), "is_test must be set")
     off = training is None or not call.array(2, "training_mode").any()
     call.require(off or (ratio is not None and not call.array(1, "ratio").any()), "training_mode must be off")
     if len(call.node.output) < 2:

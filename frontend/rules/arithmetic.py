@@ -11,7 +11,7 @@ from ...ir.op import Op
 from ...ir.ops import activation, elementwise, number
 from ...ir.ops.linear import MatMul
 from ..call import Call, Result, rule
-from .terms import axis_last, cast, choose, div, less, power, turn
+from .terms import axis_last, cast, choose, div, less, pair, power, turn
 
 BINARY: dict[str, Op] = {
     "Add": elementwise.Add(),
@@ -25,14 +25,14 @@ VARIADIC: dict[str, Op] = {"Sum": elementwise.Add(), "Min": elementwise.Minimum(
 @rule(*BINARY)
 def binary(call: Call) -> Result:
     """The op of the same name."""
-    result: Value = call.add(BINARY[call.node.op_type], call[0], call[1])
+    result: Value = call.add(BINARY[call.node.op_type], *pair(call))
     return result
 
 
 @rule("Pow")
 def raised(call: Call) -> Result:
     """The result has the type of the base, whatever that of the exponent."""
-    base, exponent = call.x, call[1]
+    base, exponent = pair(call)
     if base.dtype != "float32" and exponent.dtype == "float32":
         return cast(call, power(call, cast(call, base, "float32"), exponent), base.dtype)
     return power(call, base, cast(call, exponent, base.dtype))

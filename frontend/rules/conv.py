@@ -124,5 +124,3 @@ def _turned(call: Call, weight: Value, groups: int) -> Value:
     split = turn(call, call.reshape(weight, grouped), (0, 2, 1, *axes))
     backwards = Slice((-1,) * len(axes), (-(2**31),) * len(axes), axes, (-1,) * len(axes))
     return call.reshape(call.add(backwards, split), final)
-
-

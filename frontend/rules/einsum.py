@@ -101,9 +101,7 @@ def _paired(call: Call, a: Labelled, b: Labelled, later: set[str]) -> Labelled:
 
 def _even(call: Call, a: Labelled, b: Labelled) -> Labelled:
     """Axes of size 1 that the other operand stretches."""
-    shape = tuple(
-        b.size(s) if n == 1 and s in b.labels else n for s, n in zip(a.labels, a.value.shape, strict=True)
-    )
+    shape = tuple(b.size(s) if n == 1 and s in b.labels else n for s, n in zip(a.labels, a.value.shape, strict=True))
     return a if shape == a.value.shape else Labelled(call.add(Expand(shape), a.value), a.labels)
 
 

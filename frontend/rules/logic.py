@@ -7,25 +7,26 @@ import numpy as np
 from ...ir.ops.activation import Abs
 from ..call import Call, Result, rule
 from ..model import dtype_of
-from .terms import NUMBERS, both, cast, choose, contrary, either, equal, less
+from .terms import NUMBERS, both, cast, choose, contrary, either, equal, less, pair
 
 
 @rule("Equal")
 def same(call: Call) -> Result:
     """Element by element."""
-    return equal(call, call[0], call[1])
+    return equal(call, *pair(call))
 
 
 @rule("Less")
 def smaller(call: Call) -> Result:
     """Element by element."""
-    return less(call, call[0], call[1])
+    return less(call, *pair(call))
 
 
 @rule("Greater")
 def larger(call: Call) -> Result:
     """Less, the other way round."""
-    return less(call, call[1], call[0])
+    a, b = pair(call)
+    return less(call, b, a)
 
 
 @rule("LessOrEqual", "GreaterOrEqual")
@@ -38,19 +39,19 @@ def at_most(call: Call) -> Result:
 @rule("And")
 def conjunction(call: Call) -> Result:
     """Both hold."""
-    return both(call, call[0], call[1])
+    return both(call, *pair(call))
 
 
 @rule("Or")
 def disjunction(call: Call) -> Result:
     """One holds at least."""
-    return either(call, call[0], call[1])
+    return either(call, *pair(call))
 
 
 @rule("Xor")
 def exclusive(call: Call) -> Result:
     """Exactly one holds."""
-    return contrary(call, equal(call, call[0], call[1]))
+    return contrary(call, equal(call, *pair(call)))
 
 
 @rule("Not")
@@ -81,8 +82,9 @@ def where(call: Call) -> Result:
 
 @rule("Cast", "CastLike")
 def change_type(call: Call) -> Result:
-    """Among single precision, integers and truth values."""
+    """Among real numbers, integers and truth values; double precision is computed in single."""
     source = call.x.dtype
     target = dtype_of(call.attr("to", 0)) if call.node.op_type == "Cast" else call[1].dtype
+    target = "float32" if target == "float64" else target
     call.require(source in NUMBERS and target in NUMBERS, f"from {source} to {target}: real numbers are float32 here")
     return cast(call, call.x, target)

@@ -9,6 +9,7 @@ import numpy as np
 from ...ir.graph import Value
 from ...ir.ops.activation import Abs
 from ...ir.ops.pool import AveragePool, MaxPool
+from ...ir.ops.shape import Slice
 from ..call import Call, Result, rule
 from .terms import add, choose, div, greatest, less, mul, power
 from .window import Window, bordered, counts, shifts, window
@@ -39,8 +40,24 @@ def max_pool(call: Call) -> Result:
         kernel, strides, pads = _form(image[1])
         pooled = call.add(MaxPool(kernel, strides, pads, ceil_mode), image[0])
         return call.reshape(pooled, (*call.x.shape[:2], *spatial))
-    copies = shifts(call, bordered(call, call.x, w, spatial, _lowest(call.x.dtype)), w, spatial)
-    return reduce(lambda a, b: greatest(call, a, b), copies)
+    return _greatest_of_windows(call, bordered(call, call.x, w, spatial, _lowest(call.x.dtype)), w, spatial)
+
+
+def _greatest_of_windows(call: Call, x: Value, w: Window, spatial: tuple[int, ...]) -> Value:
+    """Axis by axis; the greatest of a window is that of two narrower ones which may overlap."""
+    call.require(min(spatial) > 0, "with a window that does not fit its operand")
+    for axis, (size, stride, dilation, places) in enumerate(
+        zip(w.kernel, w.strides, w.dilations, spatial, strict=True), 2
+    ):
+        width = 1
+        while width < size:
+            more = min(width, size - width)
+            shift = more * dilation
+            near = call.add(Slice((0,), (x.shape[axis] - shift,), (axis,), (1,)), x)
+            x = greatest(call, near, call.add(Slice((shift,), (x.shape[axis],), (axis,), (1,)), x))
+            width += more
+        x = call.add(Slice((0,), ((places - 1) * stride + 1,), (axis,), (stride,)), x)
+    return x
 
 
 def _lowest(dtype: str) -> float:
@@ -106,5 +123,3 @@ def local_response(call: Call) -> Result:
     mean = call.add(AveragePool((size, 1), (1, 1), (less_, 0, more, 0), False, True), rows)
     base = add(call, mul(call, call.reshape(mean, x.shape), call.attr("alpha", 1e-4)), call.attr("bias", 1.0))
     return div(call, x, power(call, base, call.attr("beta", 0.75)))
-
-

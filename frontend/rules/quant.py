@@ -10,6 +10,7 @@ from ...ir.ops.activation import Clip
 from ...ir.ops.linear import MatMul
 from ...ir.ops.pool import ReduceMax
 from ...ir.ops.quant import Dequantize, Quantize
+from ...ir.ops.shape import Expand, Slice
 from ..call import Call, Result, rule
 from ..model import dtype_of
 from .conv import convolved
@@ -21,7 +22,9 @@ INTEGERS = ("int8", "uint8", "int16", "uint16", "int32")
 
 
 def _along(call: Call, vector: Value, axis: int | None, rank: int) -> Value:
-    """A scale or zero point so that it broadcasts along its axis."""
+    """A scale or zero point so that it broadcasts along its axis; one per element does."""
+    if len(vector.shape) > 1:
+        return vector
     if vector.type.size == 1:
         return view(call, vector, ())
     assert axis is not None
@@ -30,7 +33,7 @@ def _along(call: Call, vector: Value, axis: int | None, rank: int) -> Value:
 
 def _quant(scale: Value, zero: Value | None, axis: int | None) -> Quant | None:
     """Scale and zero point, if they are known and the zero point is one."""
-    if scale.data is None or (zero is not None and (zero.data is None or not zero.data.size)):
+    if scale.data is None or len(scale.shape) > 1 or (zero is not None and (zero.data is None or not zero.data.size)):
         return None
     points = np.zeros(1, np.int64) if zero is None else zero.array.reshape(-1).astype(np.int64)
     if np.any(points != points[0]):
@@ -41,7 +44,7 @@ def _quant(scale: Value, zero: Value | None, axis: int | None) -> Quant | None:
 
 
 def _axis(call: Call, x: Value, scale: Value, axis: int) -> int | None:
-    if scale.type.size == 1:
+    if scale.type.size == 1 or (len(scale.shape) > 1 and scale.shape == x.shape):
         return None
     axis = call.axis(axis, len(x.shape))
     call.demand(scale.shape == (x.shape[axis],), f"scales {scale.shape} do not fit axis {axis} of {x.shape}")
@@ -81,19 +84,37 @@ def to_reals(call: Call, q: Value, scale: Value, zero: Value | None, axis: int =
 @rule("QuantizeLinear")
 def quantize(call: Call) -> Result:
     """The type is that of the zero point."""
-    call.require(not call.attr("block_size", 0), "in blocks")
-    asked, zero = call.attr("output_dtype", 0), call.get(2)
+    asked = call.attr("output_dtype", 0)
+    scale, zero = _scale_and_zero(call)
     dtype = zero.dtype if zero is not None else dtype_of(asked) if asked else "uint8"
-    return to_integers(call, cast(call, call.x, "float32"), call[1], zero, dtype, call.attr("axis", 1))
+    return to_integers(call, cast(call, call.x, "float32"), scale, zero, dtype, call.attr("axis", 1))
 
 
 @rule("DequantizeLinear")
 def dequantize(call: Call) -> Result:
-    """Per tensor or along an axis."""
-    call.require(not call.attr("block_size", 0), "in blocks")
+    """Per tensor, along an axis, or in blocks."""
     asked = call.attr("output_dtype", 0)
     call.require(not asked or dtype_of(asked) == "float32", f"to {dtype_of(asked)}")
-    return to_reals(call, call.x, call[1], call.get(2), call.attr("axis", 1))
+    return to_reals(call, call.x, *_scale_and_zero(call), call.attr("axis", 1))
+
+
+def _scale_and_zero(call: Call) -> tuple[Value, Value | None]:
+    """The operands of that name; where they are per block, each is repeated for the elements of its block."""
+    scale, zero, block = call[1], call.get(2), call.attr("block_size", 0)
+    if not block:
+        return scale, zero
+    axis = call.axis(call.attr("axis", 1), len(call.x.shape))
+    size = call.x.shape[axis]
+    call.demand(scale.shape[axis : axis + 1] == (-(-size // block),), f"{scale.shape} are no blocks of {call.x.shape}")
+    return _repeated(call, scale, axis, size, block), zero and _repeated(call, zero, axis, size, block)
+
+
+def _repeated(call: Call, x: Value, axis: int, size: int, times: int) -> Value:
+    """Each element along the axis several times, `size` in all."""
+    before, after = x.shape[: axis + 1], x.shape[axis + 1 :]
+    copies = call.add(Expand((*before, times, *after)), view(call, x, (*before, 1, *after)))
+    long = call.reshape(copies, (*x.shape[:axis], x.shape[axis] * times, *after))
+    return long if long.shape[axis] == size else call.add(Slice((0,), (size,), (axis,), (1,)), long)
 
 
 @rule("DynamicQuantizeLinear")

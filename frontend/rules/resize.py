@@ -115,7 +115,9 @@ def _plan(call: Call) -> _Plan:
 
 @rule("Resize")
 def resize(call: Call) -> Result:
-    """To sizes or by scales."""
+    """To sizes or by scales; in opset 10 it is what Upsample was."""
+    if call.opset < 11:
+        return upsample(call)
     how = Sampling(
         call.attr("mode", "nearest"),
         call.attr("coordinate_transformation_mode", "half_pixel"),
@@ -129,7 +131,7 @@ def resize(call: Call) -> Result:
 
 @rule("Upsample")
 def upsample(call: Call) -> Result:
-    """What Resize was called before opset 10."""
+    """Whole and half pixels are not told apart: element i of the result lies at i / scale."""
     mode = {"bilinear": "linear"}.get(call.attr("mode", "nearest"), call.attr("mode", "nearest"))
     scales = [float(s) for s in (call.attr("scales") or call.array(1, "scales").reshape(-1))]
     sizes = [math.floor(s * n) for s, n in zip(scales, call.x.shape, strict=True)]

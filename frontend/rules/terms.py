@@ -31,6 +31,16 @@ def _apply(call: Call, op: Op, a: Term, b: Term) -> Value:
     return result
 
 
+def pair(call: Call) -> tuple[Value, Value]:
+    """Two operands that broadcast; up to opset 6 the second is laid along the axes of the first from `axis` on."""
+    a, b = call[0], call[1]
+    axis = call.attr("axis")
+    if call.opset >= 7 or axis is None:
+        return a, b
+    after = len(a.shape) - call.axis(axis, len(a.shape)) - len(b.shape)
+    return a, view(call, b, (*b.shape, *(1,) * after))
+
+
 def add(call: Call, a: Term, b: Term) -> Value:
     """a + b."""
     return _apply(call, elementwise.Add(), a, b)

@@ -61,7 +61,7 @@ class Transpose(Op):
 
     def reference(self, x: Array) -> Array:
         """See the class."""
-        return np.ascontiguousarray(x.transpose(self.perm))
+        return np.asarray(x.transpose(self.perm), order="C")
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
@@ -125,7 +125,7 @@ class Slice(Op):
 
     def reference(self, x: Array) -> Array:
         """See the class."""
-        return np.ascontiguousarray(x[self.index(x.ndim)])
+        return np.asarray(x[self.index(x.ndim)], order="C")
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
@@ -202,7 +202,7 @@ class Expand(Op):
 
     def reference(self, x: Array) -> Array:
         """See the class."""
-        return np.ascontiguousarray(np.broadcast_to(x, self.shape))
+        return np.asarray(np.broadcast_to(x, self.shape), order="C")
 
     @classmethod
     def examples(cls) -> Iterator[Example]:

@@ -239,7 +239,8 @@ HOSTILE: dict[str, Hostile] = {
     # the graph
     "empty_graph": Hostile(graphs([], inputs=[], outputs=[]), ("output",), valid=True),
     "no_outputs": Hostile(graphs([RELU], outputs=[]), ("output",), valid=True),
-    "cyclic": Hostile(graphs(CYCLE), ("first",)),
+    "cyclic": Hostile(graphs(CYCLE), ("cycle", "first")),
+    "output_twice": Hostile(graphs([RELU], outputs=[value("y"), value("y")]), ("'y'", "more than once")),
     "undefined_tensor": Hostile(graphs([node("Add", ["x", "ghost"], ["y"], "add")]), ("ghost",)),
     "undefined_output": Hostile(graphs([RELU], outputs=[value("phantom")]), ("phantom",)),
     "written_twice": Hostile(graphs(TWICE), ("again",)),
