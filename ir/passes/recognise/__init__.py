@@ -5,18 +5,26 @@ from __future__ import annotations
 from ..base import Pass
 from .activation import RecogniseActivation
 from .attention import RecogniseAttention
+from .broadcasts import RecogniseBroadcasts
+from .cuts import RecogniseCuts
 from .duplicates import RecogniseDuplicates
 from .groupnorm import RecogniseGroupnorm
+from .headwise import RecogniseHeadwise
 from .layernorm import RecogniseLayernorm
 from .linear import RecogniseLinear
+from .masks import RecogniseMasks
 from .patch_embed import RecognisePatchEmbed
+from .projections import RecogniseProjections
 from .repnorm import RecogniseRepnorm
 from .simplify_shapes import SimplifyShapes
+from .token_order import RecogniseTokenOrder
 from .tokennorm import RecogniseTokennorm
 
 RECOGNISE: tuple[Pass, ...] = (
     RecogniseDuplicates(),  # first: patterns ask for the same value twice, exporters may have computed it twice
     SimplifyShapes(),  # squeezes and flattens gone, movement is in one form
+    RecogniseBroadcasts(),  # likewise: they ask for the small operand
+    RecogniseCuts(),  # before pieces are taken for selections of a few tokens
     RecogniseLinear(),  # biases in place, so that weight rows can be chosen together with them
     RecogniseLayernorm(),  # decomposed norms, before their products look like anything else
     RecogniseGroupnorm(),  # needs the Reshapes around it as the exporter wrote them
@@ -24,8 +32,12 @@ RECOGNISE: tuple[Pass, ...] = (
     RecogniseTokennorm(),  # norms over tokens move before Reshapes ...
     SimplifyShapes(),  # ... which then cancel, and attention sees Linear and BatchNorm side by side
     RecogniseRepnorm(),  # needs norm and tokens in one shape
+    RecogniseMasks(),  # tables per window stand next to tables per head
+    RecogniseProjections(),  # queries, keys and values apart, whatever is done with them
+    RecogniseHeadwise(),  # what is done with them one by one, before heads are turned to the front
     RecogniseAttention(),  # after everything that may stand between projections and heads
     SimplifyShapes(),  # the heads' transpositions meet those that recognition left
+    RecogniseTokenOrder(),  # needs attention to be one op
     RecognisePatchEmbed(),  # last: movement after the convolution is in its shortest form
 )
 

@@ -78,13 +78,13 @@ def _attention(match: Match, transposed: bool) -> Value:
 
 
 def _bias(table: Array | None, layout: Layout, shape: tuple[int, ...]) -> Array | None:
-    """The bias as [H, N, M], equal for all images."""
+    """The bias as [H, N, M]; as [B, H, N, M], or [B, 1, N, M], where it differs between windows."""
     if table is None:
         return None
     full = layout.by_head(np.broadcast_to(table, shape))
-    if not (full == full[:1]).all():
-        raise Miss(f"the bias {table.shape} differs between images or windows")
-    return np.ascontiguousarray(full[0])
+    if (full == full[:1]).all():
+        return np.ascontiguousarray(full[0])
+    return np.ascontiguousarray(full[:, :1] if (full == full[:, :1]).all() else full)
 
 
 WEIGHTS = P(Softmax, Any("scores"), name="weights")

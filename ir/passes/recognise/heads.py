@@ -7,6 +7,7 @@ channel c is n * C + channel(h, c), then choosing weight rows channel(h, c) give
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,10 +122,12 @@ def layout_of(operand: Value, origin: Origin) -> Layout:
     if len(lead) == 1:  # joined with the batch, torch.bmm style
         batch = origin.source.shape[0] if lead[0] % max(origin.source.shape[0], 1) == 0 else lead[0]
         return Layout((batch, lead[0] // batch), 1)
-    channels = origin.numbers() % origin.source.shape[-1]
-    differing = [axis for axis in range(len(lead)) if (channels != channels.take([0], axis)).any()]
-    if len(differing) == 1:
-        return Layout(lead, differing[0])
+    numbers = origin.numbers()
+    for axes in (1, 2):  # heads are part of the channels, or on the axis before them
+        channels = numbers % math.prod(origin.source.shape[-axes:])
+        differing = [axis for axis in range(len(lead)) if (channels != channels.take([0], axis)).any()]
+        if len(differing) == 1:
+            return Layout(lead, differing[0])
     return Layout(lead, 1) if len(lead) == 2 else Layout((*lead, 1), len(lead))
 
 

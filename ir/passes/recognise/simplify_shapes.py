@@ -106,7 +106,7 @@ def _pays(graph: Graph, chain: Sequence[Node], length: int) -> bool:
 
 def shortest(shape: tuple[int, ...], ops: Sequence[Op]) -> list[Op] | None:
     """The fewest Reshapes and Transposes that equal `ops` on a tensor of that shape; None when it mixes factors."""
-    axes = _compose(shape, ops)
+    axes = composed(shape, ops)
     if axes is None:
         return None
     target = tuple(math.prod(size for size, _ in axis) for axis in axes)
@@ -114,7 +114,7 @@ def shortest(shape: tuple[int, ...], ops: Sequence[Op]) -> list[Op] | None:
     return min((form for form in forms if form is not None), key=len)
 
 
-def _compose(shape: tuple[int, ...], ops: Sequence[Op]) -> list[list[Atom]] | None:
+def composed(shape: tuple[int, ...], ops: Sequence[Op]) -> list[list[Atom]] | None:
     """The axes of the result, each as its factors in the source, ones left out."""
     axes: list[list[Atom]] | None = [[(n, s)] if n != 1 else [] for n, s in zip(shape, _strides(shape), strict=True)]
     for op in ops:

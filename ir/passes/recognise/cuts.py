@@ -1,0 +1,53 @@
+"""Pieces of one value that together are the whole of it: one Split, however they were cut."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from ...graph import Graph, Node, Value, sources_of
+from ...ops.shape import Slice, Split
+from ..base import Pass
+
+
+@dataclass(frozen=True)
+class RecogniseCuts(Pass):
+    """Slices that tile an axis become a Split: rolled windows, halves of a gate, a class token and the other tokens."""
+
+    def apply(self, graph: Graph) -> int:
+        """Join the slices of each value, axis by axis."""
+        values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
+        return sum(_join(graph, value) for value in values)
+
+
+def _join(graph: Graph, value: Value) -> int:
+    by_axis: dict[int, dict[tuple[int, int], list[Node]]] = defaultdict(lambda: defaultdict(list))
+    for node, _ in value.uses:
+        if isinstance(node.op, Slice) and (cut := _interval(value, node.op)) is not None:
+            by_axis[cut[0]][cut[1:]].append(node)
+    count = 0
+    for axis, found in by_axis.items():
+        pieces = sorted(found)
+        ends = [0, *(end for _, end in pieces)]
+        if len(pieces) < 2 or [start for start, _ in pieces] != ends[:-1] or ends[-1] != value.shape[axis]:
+            continue
+        nodes = [node for piece in pieces for node in found[piece]]
+        if any(node.output is out for node in nodes for out in graph.outputs):
+            continue  # an output keeps its own name
+        sizes = tuple(end - start for start, end in pieces)
+        parts = graph.add(Split(axis, sizes), value, name=nodes[0].name, sources=sources_of(*nodes))
+        for piece, part in zip(pieces, parts, strict=True):
+            for node in found[piece]:
+                graph.replace(node.output, part)
+                graph.erase(node)
+        count += 1
+    return count
+
+
+def _interval(value: Value, op: Slice) -> tuple[int, int, int] | None:
+    """(axis, start, end) of a slice along one axis without steps or gaps."""
+    cuts = [cut.indices(n) for cut, n in zip(op.index(len(value.shape)), value.shape, strict=True)]
+    axes = [i for i, n in enumerate(value.shape) if range(*cuts[i]) != range(n)]
+    if len(axes) != 1 or cuts[axes[0]][2] != 1 or cuts[axes[0]][0] >= cuts[axes[0]][1]:
+        return None
+    return axes[0], cuts[axes[0]][0], cuts[axes[0]][1]
