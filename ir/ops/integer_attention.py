@@ -14,6 +14,11 @@ from ..op import Example, Op, require
 from .integer import NARROW, IntegerOp, integers, require_channels, require_dtype
 
 
+def _of_window(bias: Array | None, index: int) -> Array | None:
+    """The table of one window, or the one that all share."""
+    return bias[index] if bias is not None and bias.ndim == 4 else bias
+
+
 @dataclass(frozen=True)
 class QAttention(Op):
     """softmax(q k^T + bias) v per head; scores are exponentiated in base 2, `mz` holds one multiplier per head.
@@ -31,7 +36,7 @@ class QAttention(Op):
         """The operands' types make int8 [B, N, H*dv].
 
         q int8|int16 [B, N, H*d], k int8 [B, M, H*d], v int8 [B, M, H*dv], mult int32 [H*dv], table int16 [256],
-        bias int16 [H, N, M].
+        bias int16 [H, N, M], or [B, H, N, M] where it differs between windows.
         """
         require_dtype("q", q, *NARROW)
         require_dtype("k", k, "int8")
@@ -49,7 +54,8 @@ class QAttention(Op):
         if bias is not None:
             require_dtype("bias", bias, "int16")
             full = (self.heads, q.shape[1], k.shape[1])
-            require(bias.shape == full, f"bias must be {full}, not {bias.shape}")
+            fits = bias.shape in (full, (q.shape[0], *full))
+            require(fits, f"bias must be {full}, with or without a batch of {q.shape[0]}, not {bias.shape}")
         return Type("int8", (*q.shape[:2], v.shape[2]), self.quant)
 
     def reference(self, q: Array, k: Array, v: Array, mult: Array, table: Array, bias: Array | None = None) -> Array:
@@ -57,8 +63,8 @@ class QAttention(Op):
         zero, shift = self.quant.zero_point, self.bias_shift
         return np.stack(
             [
-                rows.attention(*qkv, self.heads, self.mz, mult, table, self.pre, zero, 8, bias, shift)
-                for qkv in zip(q, k, v, strict=True)
+                rows.attention(*qkv, self.heads, self.mz, mult, table, self.pre, zero, 8, _of_window(bias, i), shift)
+                for i, qkv in enumerate(zip(q, k, v, strict=True))
             ]
         )
 
@@ -68,7 +74,7 @@ class QAttention(Op):
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
-        """Self attention; and one query row with wider values and a bias table."""
+        """Self attention; one query row with wider values and a bias table; the same with a table per window."""
         q = integers(1, 5, 8, low=-9000, high=9000, dtype="int16")
         mult = np.asarray(rows.output_multiplier(np.full(8, 1.5)))
         k = v = integers(1, 5, 8)
@@ -77,6 +83,9 @@ class QAttention(Op):
         bias = integers(3, 1, 7, low=-20000, high=20000, dtype="int16")
         operands = (q[:, :1, :6].copy(), integers(1, 7, 6), integers(1, 7, 9), mult, rows.exp_table(7), bias)
         yield cls(Quant(0.1), 3, (20000, 30000, 40000), bias_shift=4), operands
+        windows = integers(2, 3, 1, 7, low=-20000, high=20000, dtype="int16")
+        q, k, v = integers(2, 1, 6, low=-9000, high=9000, dtype="int16"), integers(2, 7, 6), integers(2, 7, 9)
+        yield cls(Quant(0.1), 3, (20000, 30000, 40000), bias_shift=4), (q, k, v, mult, rows.exp_table(7), windows)
 
 
 @dataclass(frozen=True)

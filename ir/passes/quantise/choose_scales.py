@@ -220,13 +220,18 @@ def query_limit(width: int) -> int:
 
 
 def attention_bias(node: Node) -> Array | None:
-    """The bias of an Attention as [H, N, M], masked scores cut off where their exponentials have long been 0."""
+    """The bias of an Attention as [H, N, M], or [B, H, N, M] where it differs between windows.
+
+    Masked scores are cut off where their exponentials have long been 0.
+    """
     bias, op = node.optional(3), node.op
     if bias is None:
         return None
     assert isinstance(op, attention.Attention)
-    full = (op.heads, node.input(0).shape[1], node.input(1).shape[1])
-    array = np.broadcast_to(bias.array.astype(np.float64), (1, *full))[0]
+    table = bias.array.astype(np.float64)
+    table = table[0] if table.ndim == 4 and len(table) == 1 else table
+    full = (*table.shape[:-3], op.heads, node.input(0).shape[1], node.input(1).shape[1])
+    array = np.broadcast_to(table, full)
     return np.asarray(np.maximum(array, array.max(axis=-1, keepdims=True) - MASKED))
 
 

@@ -119,7 +119,9 @@ def emit(call: Call) -> None:
     gathered = f"mixed{f' + first * {s.heads * s.dv}' if whole else ''}"
     out = gathered if projection else f"{call.value('out', group.output)} + first * {s.heads * s.dv}"
     bias = node.optional(5)
-    biased = "NULL" if bias is None else f"{call.array('bias', bias)} + (head * {s.n} + first) * {s.m}"
+    by_window = bias is not None and len(bias.shape) == 4 and q.shape[0] > 1
+    head = f"(sequence * {s.heads} + head)" if by_window else "head"
+    biased = "NULL" if bias is None else f"{call.array('bias', bias)} + ({head} * {s.n} + first) * {s.m}"
     queries = _queries(call, s, q)
     call.body = render(
         BODY, batch=q.shape[0], advance=_advance(call, q.shape[0]), n=s.n, m=s.m, heads=s.heads, held=s.held, d=s.d,
