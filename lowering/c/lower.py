@@ -90,7 +90,9 @@ def lower(graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vec
     """
     prefix = symbol(name)
     constants = Constants(prefix)
-    calls = _calls(plan, constants)
+    calls, refused = emitted(plan, constants)
+    if refused:
+        raise joined(refused)
     external = place_constants(constants, target)
     context = _context(graph, plan, prefix, calls)
     _write_sources(folder, context, constants, external)
@@ -135,12 +137,8 @@ def place_constants(constants: Constants, target: Target) -> set[str]:
     return external
 
 
-def _calls(plan: Plan, constants: Constants) -> list[Call]:
-    """The code of every step.
-
-    Raises:
-        Unsupported: Some cannot be written: what nobody writes and what an emitter refuses, all at once.
-    """
+def emitted(plan: Plan, constants: Constants) -> tuple[list[Call], list[Unsupported]]:
+    """The code of every step; what nobody writes and what an emitter refuses, all of it."""
     calls: list[Call] = []
     refused = unknown([step.group for step in plan.steps])
     for step in plan.steps:
@@ -154,9 +152,7 @@ def _calls(plan: Plan, constants: Constants) -> list[Call]:
             emit(calls[-1])
         except Unsupported as error:
             refused.append(error)
-    if refused:
-        raise joined(refused)
-    return calls
+    return calls, refused
 
 
 def _context(graph: Graph, plan: Plan, prefix: str, calls: Sequence[Call]) -> dict[str, Any]:

@@ -168,7 +168,19 @@ def lower(calibration: Calibration, options: QuantOptions) -> Quantised:
     source = calibration.graph
     chooser = ScaleChooser(source, calibration, options.stream, options.output, options.observer, options.channels)
     lowering = Lowering(source, chooser, options.weights)
-    for node in source.nodes:
+    lower_all(lowering)
+    kept = {id(v) for n in lowering.graph.nodes for v in n.outputs} | {id(v) for v in lowering.graph.inputs}
+    twins = {name: twin for name, twin in lowering.twins.items() if id(twin[0]) in kept}
+    return Quantised(lowering.graph, source, twins, calibration, options, calibration.warnings)
+
+
+def lower_all(lowering: Lowering) -> None:
+    """Every node of the prepared graph in its integer form.
+
+    Raises:
+        ModelError: A layer's scales are too far apart for 32-bit multipliers.
+    """
+    for node in lowering.source.nodes:
         rule = LOWER.get(type(node.op)) or (lower_unary if scalar_function(node) else None)
         if rule is None:
             raise InternalError(f"'{node.name}' ({type(node.op).__name__}) passed the check but has no lowering")
@@ -183,10 +195,7 @@ def lower(calibration: Calibration, options: QuantOptions) -> Quantised:
             ) from error
     lowering.finish()
     lowering.graph.prune()
-    lowering.graph.metadata.update(source.metadata)
-    kept = {id(v) for n in lowering.graph.nodes for v in n.outputs} | {id(v) for v in lowering.graph.inputs}
-    twins = {name: twin for name, twin in lowering.twins.items() if id(twin[0]) in kept}
-    return Quantised(lowering.graph, source, twins, calibration, options, calibration.warnings)
+    lowering.graph.metadata.update(lowering.source.metadata)
 
 
 def _worst_cosine(quantised: Quantised, samples: int = 4) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from ...ops.integer import LEAST, MOST, QRequantise
 from . import observers
 from .channels_last import IMAGE, Layout, arranged, plain, same_order
 from .choose_scales import Form, ScaleChooser
+from .fit_weights import Fitted, fit
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,12 @@ class Lowering:
         """Record that `made` stands for the float `value`."""
         self.placed[id(value)] = Placed(made, layout, form)
         self.twins[value.name] = (made, layout)
+
+    def fitted(self, node: Node, scaled: Callable[[], Array], form: Form) -> Fitted:
+        """The weights of a product as integers; `scaled` gives them, [N, ...] times the scale of an x of `form`."""
+        bias, real = node.optional(2), scaled()
+        offset = None if bias is None else bias.array
+        return fit(real.reshape(len(real), -1), offset, form.quant.zero_point, reach(form), self.weights)
 
     def constant(self, array: Array, name: str, quant: Quant | None = None) -> Value:
         """A parameter of the integer graph; equal arrays are one constant, so shared weights stay shared."""

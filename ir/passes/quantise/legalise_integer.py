@@ -24,6 +24,9 @@ LOWERED: tuple[type[Op], ...] = (
     norm.GroupNorm, pool.AveragePool, pool.Mean, pool.Sum, shape.Concat,
 )  # fmt: skip
 
+KEEP_FLOAT = "compile with --dtype float32, or replace these operators before the export"
+"""The C back end computes all of these in single precision."""
+
 
 def prepare(graph: Graph) -> Graph:
     """A copy in which every remaining op is one that has an integer form; real numbers stay the same to rounding.
@@ -34,6 +37,13 @@ def prepare(graph: Graph) -> Graph:
     Raises:
         Unsupported: Some operators have no integer form; all of them are named.
     """
+    copy = brought(graph)
+    refuse(copy)
+    return copy
+
+
+def brought(graph: Graph) -> Graph:
+    """The same, whatever it still holds."""
     copy = graph.copy()
     for node in copy.nodes:
         if isinstance(node.op, norm.BatchNorm):
@@ -44,7 +54,6 @@ def prepare(graph: Graph) -> Graph:
             copy.replace(node.output, made)
     copy.prune()
     SplitLinear().apply(copy)
-    refuse(copy)
     return copy
 
 
@@ -64,21 +73,27 @@ def _freeze(graph: Graph, node: Node) -> None:
 
 def refuse(graph: Graph) -> None:
     """Raise `Unsupported` naming every node that has no integer form, and why."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for value in graph.inputs:
-        if value.type.numpy.kind != "f":
-            found[f"input of {value.dtype}"].append(value.name)
-    for node in graph.nodes:
-        reason = obstacle(node)
-        if reason:
-            found[f"{type(node.op).__name__}: {reason}"] += node.sources or (node.name,)
+    found = obstacles(graph)
     if found:
         raise Unsupported(
             f"{sum(map(len, found.values()))} operators or inputs have no integer form",
             where=[name for names in found.values() for name in names],
-            why="; ".join(found),
-            do="run the exact passes first; if they are run, replace these operators in the model or keep it in float",
+            why="; ".join(f"{kind}: {reason}" for kind, reason in found),
+            do=KEEP_FLOAT,
         )
+
+
+def obstacles(graph: Graph) -> dict[tuple[str, str], list[str]]:
+    """Names in the user's model of all that has no integer form, by kind of op ("input" for inputs) and reason."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for value in graph.inputs:
+        if value.type.numpy.kind != "f":
+            found["input", f"it is {value.dtype}"].append(value.name)
+    for node in graph.nodes:
+        reason = obstacle(node)
+        if reason:
+            found[type(node.op).__name__, reason] += node.sources or (node.name,)
+    return dict(found)
 
 
 def obstacle(node: Node) -> str:

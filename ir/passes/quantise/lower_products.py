@@ -13,15 +13,19 @@ from ...ops.integer import QLinear, QMatMul
 from ...ops.integer_conv import QConv, QPatchEmbed
 from .channels_last import IMAGE, Layout, channels_at_end, plain
 from .choose_scales import Form
-from .fit_weights import Fitted, fit
+from .fit_weights import Fitted
 from .integer_lowering import Lowering, Target, reach
 
 
-def _fitted(lowering: Lowering, node: Node, scaled: Array, form: Form) -> Fitted:
-    """The weights [N, ...] of `node`, times the scale of an x of `form`, as integers."""
-    bias = node.optional(2)
-    offset = None if bias is None else bias.array
-    return fit(scaled.reshape(len(scaled), -1), offset, form.quant.zero_point, reach(form), lowering.weights)
+def _columns(node: Node, form: Form) -> Array:
+    """Weights [N, K], times the scale of their channel of x."""
+    return np.asarray(node.input(1).array.astype(np.float64) * np.asarray(form.quant.scale))
+
+
+def _taps(fitted: Fitted, node: Node) -> Array:
+    """Fitted weights of an image's layer as O, H, W, I."""
+    outputs, depth, *window = node.input(1).shape
+    return fitted.w.reshape(outputs, *window, depth)
 
 
 def _kernel(node: Node, form: Form, groups: int = 1) -> Array:
@@ -44,8 +48,7 @@ def lower_linear(lowering: Lowering, node: Node) -> None:
     x, target = node.input(0), lowering.target(node)
     layout = channels_at_end(lowering.layout(x), len(x.shape) - 1)
     placed = lowering.read(x, layout)
-    scaled = node.input(1).array.astype(np.float64) * np.asarray(placed.form.quant.scale)
-    fitted = _fitted(lowering, node, scaled, placed.form)
+    fitted = lowering.fitted(node, lambda: _columns(node, placed.form), placed.form)
     mult, pre = _parameters(fitted, node, target.form)
     op = QLinear(target.form.quant, target.form.dtype, pre, target.low, target.high)
     _emit(lowering, node, op, (placed.value, fitted.w, fitted.bias, mult), target, layout)
@@ -56,14 +59,13 @@ def lower_conv(lowering: Lowering, node: Node) -> None:
     op, target = node.op, lowering.target(node)
     assert isinstance(op, conv.Conv)
     placed = lowering.read_narrow(node.input(0), IMAGE)
-    weight = _kernel(node, placed.form, op.groups)
-    fitted = _fitted(lowering, node, weight, placed.form)
+    fitted = lowering.fitted(node, lambda: _kernel(node, placed.form, op.groups), placed.form)
     mult, pre = _parameters(fitted, node, target.form)
     made = QConv(
         target.form.quant, target.form.dtype, op.strides, op.pads, op.dilations, op.groups,
         placed.form.quant.zero_point, pre, target.low, target.high,
     )  # fmt: skip
-    _emit(lowering, node, made, (placed.value, fitted.w.reshape(weight.shape), fitted.bias, mult), target, IMAGE)
+    _emit(lowering, node, made, (placed.value, _taps(fitted, node), fitted.bias, mult), target, IMAGE)
 
 
 def lower_patch_embed(lowering: Lowering, node: Node) -> None:
@@ -71,12 +73,11 @@ def lower_patch_embed(lowering: Lowering, node: Node) -> None:
     op, target = node.op, lowering.target(node)
     assert isinstance(op, conv.PatchEmbed)
     placed = lowering.read_narrow(node.input(0), IMAGE)
-    weight = _kernel(node, placed.form)
-    fitted = _fitted(lowering, node, weight, placed.form)
+    fitted = lowering.fitted(node, lambda: _kernel(node, placed.form), placed.form)
     mult, pre = _parameters(fitted, node, target.form)
     zero = placed.form.quant.zero_point
     made = QPatchEmbed(target.form.quant, target.form.dtype, op.patch, op.pads, zero, pre)
-    _emit(lowering, node, made, (placed.value, fitted.w.reshape(weight.shape), fitted.bias, mult), target, plain(3))
+    _emit(lowering, node, made, (placed.value, _taps(fitted, node), fitted.bias, mult), target, plain(3))
 
 
 Operands = tuple[Value, Array, Array, Array]  # x, weights, bias, multipliers

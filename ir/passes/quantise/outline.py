@@ -1,0 +1,87 @@
+"""The integer graph of a network by its shapes alone: every type in it is right, and no number means anything.
+
+What memory it takes depends on nothing else. Ranges differ from value to value, so that no two share a scale by chance;
+weights are zeros that lie nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ...graph import Array, Graph, Node, Quant, Value
+from . import observers
+from .calibrate import Calibration, Statistics
+from .choose_scales import WIDE, Form, Read, ScaleChooser
+from .convert import QuantOptions, lower_all
+from .fit_weights import Fitted
+from .integer_lowering import Lowering
+
+__all__ = ["outline"]
+
+SCALE = 1e-4
+"""Of every weight; multipliers to scales of ranges near one exist."""
+
+STEP = 2.0**-20
+"""By which the range of one value is larger than that of another."""
+
+
+def outline(prepared: Graph, stream: str) -> Graph:
+    """The integer graph that `convert` makes of a prepared float graph and any calibration data, in its types.
+
+    Constants that are equal only after rounding are not joined here.
+
+    Args:
+        prepared: As `legalise_integer.prepare` leaves it, with nothing in it that has no integer form.
+        stream: "int8" or "int16", for the residual stream.
+    """
+    source, options = hollow(prepared), QuantOptions(stream=stream)
+    lowering = _Lowering(source, _Chooser(source, stream, options), options.weights)
+    lower_all(lowering)
+    return lowering.graph
+
+
+def hollow(graph: Graph) -> Graph:
+    """A copy whose real constants are ones that take no memory."""
+    copy = graph.copy()
+    for value in copy.constants:
+        if value.type.numpy.kind == "f":
+            ones = np.broadcast_to(np.ones((), value.dtype), value.shape)
+            copy.replace(value, copy.constant(ones, f"{value.name}_shape", value.type.quant))
+    return copy
+
+
+class _Chooser(ScaleChooser):
+    """Forms as calibration would give them, by ranges that nobody measured."""
+
+    def __init__(self, graph: Graph, stream: str, options: QuantOptions) -> None:
+        super().__init__(graph, Calibration(graph, {}, []), stream, options.output, "minmax")
+        self._seen: dict[int, Statistics] = {}
+
+    def statistics(self, value: Value) -> Statistics:
+        """A range around zero that no other value has."""
+        if id(value) not in self._seen:
+            more = len(self._seen) * STEP
+            self._seen[id(value)] = Statistics(-0.75 - more, 1 + more)
+        return self._seen[id(value)]
+
+    def _balanced(self, value: Value, whole: Form, reads: list[Read]) -> Form:
+        return whole
+
+    def _wide(self, value: Value, reads: list[Read]) -> Form:
+        return Form("int16", observers.symmetric(self.statistics(value).largest, WIDE))
+
+
+class _Lowering(Lowering):
+    """The same graph without fitting any weight."""
+
+    def fitted(self, node: Node, scaled: Callable[[], Array], form: Form) -> Fitted:
+        """Zeros in the place of integers."""
+        outputs = len(node.input(1).array)
+        zeros = np.broadcast_to(np.int8(0), (outputs, node.input(1).type.size // outputs))
+        return Fitted(zeros, np.zeros(outputs, np.int32), np.full(outputs, SCALE), 1)
+
+    def constant(self, array: Array, name: str, quant: Quant | None = None) -> Value:
+        """A constant of its own: whether others will equal it, its numbers do not say here."""
+        return self.graph.constant(array, name, quant)
