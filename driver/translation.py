@@ -68,18 +68,29 @@ class Translation(Front):
         return artifact.load(place)
 
     def quantise(self) -> None:
-        """Put pairs of Quantize and Dequantize where int8 arithmetic shall be."""
+        """Put pairs of Quantize and Dequantize where int8 arithmetic shall be, and costs the outputs little."""
+        from ..ir.passes.quantise.balance_layers import balance_layers, channel_axes
+        from ..ir.passes.quantise.mixed_precision import quantise_within
         from ..ir.passes.quantise.observe import observe
-        from ..ir.passes.quantise.qdq import QdqOptions, quantise_operands
+        from ..ir.passes.quantise.qdq import QdqOptions, measured
+        from ..lowering import Integers
 
         self.kept: dict[str, str] = {}
         if self.choices.dtype != "int8":
             return
+        observer = self.choices.options["observer"]
+        self.say("balance channels")
+        axes = channel_axes(self.graph)
+        balance_layers(self.graph, observe(self.graph, self.looks, axes, only=axes), observer)
+        self._look("balanced channels")
         self.say("calibrate")
-        seen = observe(self.graph, self.data)
+        seen = observe(self.graph, self.data, only=measured(self.graph))
         self.say("quantise")
-        options = QdqOptions(observer=self.choices.options["observer"])
-        self.kept = quantise_operands(self.graph, seen, options).kept
+        options = QdqOptions(observer=observer)
+        if isinstance(self.backend, Integers):
+            options = self.backend.integers(self.graph, seen, self.choices.options)
+        made = quantise_within(self.graph, seen, options, self.looks)
+        self.graph, self.kept = made.graph, made.notes.kept
 
     def _job(self) -> Job:
         """What the back end is given."""

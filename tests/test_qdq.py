@@ -193,7 +193,7 @@ def test_what_is_kept_is_explained(n):
     long = n.add(Linear(), n.add(Reshape((1, 16)), x), n.constant(np.ones((1, 16), np.float32)), name="fine")
     on_constant = n.linear(n.constant(np.ones((2, 8), np.float32)), 3, name="on_constant")
     graph = n.output(computed, long, on_constant, n.linear(x, 3, name="kept"))
-    made, notes = quantised(graph, keep=frozenset({"kept"}))
+    made, notes = quantised(graph, keep={"kept": "kept for accuracy"})
     assert notes.quantised == ["fine"]
     assert notes.kept == {
         "computed": "its weights are computed", "on_constant": "its input is a constant", "kept": "kept for accuracy",

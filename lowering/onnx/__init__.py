@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKEND", "Onnx"]
 
+REAL = frozenset(
+    ("Attention", "Erf", "Exp", "Gelu", "GroupNorm", "HardSwish", "LayerNorm", "RMSNorm", "Silu", "Softmax", "Tanh")
+)
+"""Ops between layers of which QDQ pairs make no integer kernel."""
+
 
 @dataclass(frozen=True)
 class Onnx:
@@ -64,7 +69,13 @@ class Onnx:
 
         model = write(job.graph, int(job.options["opset"]))
         path.write_bytes(model.SerializeToString(deterministic=True))
-        return Written(counted(model.graph.node))
+        return Written(counted(model.graph.node), self._notes(job))
+
+    def _notes(self, job: Job) -> tuple[str, ...]:
+        from ...ir.passes.quantise.qdq import counts_of
+
+        found = counts_of(job.graph, REAL) if job.dtype == "int8" else ""
+        return (f"in float, as ONNX Runtime has no integer kernels for them: {found}",) if found else ()
 
 
 BACKEND: Backend = Onnx()

@@ -12,7 +12,10 @@ from ...ir.errors import MachineError
 from .. import Backend, Job, Option, Outline, Port, Written
 
 if TYPE_CHECKING:
+    from ...ir.graph import Graph
     from ...ir.passes.base import Pass
+    from ...ir.passes.quantise.observe import Observed
+    from ...ir.passes.quantise.qdq import QdqOptions
 
 __all__ = ["BACKEND", "Tflite"]
 
@@ -61,6 +64,13 @@ class Tflite:
         from .write import outline
 
         return outline(job.graph, job.dtype, job.options)
+
+    def integers(self, graph: Graph, seen: Observed, options: Mapping[str, str]) -> QdqOptions:
+        """Pairs where an operator computes in integers throughout, elsewhere int8 weights where those are faster."""
+        from ...ir.passes.quantise.qdq import QdqOptions
+        from .integers import foreseen
+
+        return foreseen(graph, seen, QdqOptions(observer=options["observer"]), options["activations"])
 
     def write(self, job: Job, path: Path) -> Written:
         """Write the model; see `lowering.Backend`."""

@@ -8,21 +8,23 @@ as it runs, is as fast and more exact ("dynamic").
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ...ir.graph import Graph, Node, Value
-from ...ir.ops.conv import Conv
+from ...ir.ops.conv import Conv, PatchEmbed
 from ...ir.ops.elementwise import Add, Mul, Sub
 from ...ir.ops.linear import Linear
 from ...ir.ops.pool import MaxPool
 from ...ir.ops.quant import Dequantize, Quantize
 from ...ir.ops.shape import Reshape, Slice, Split, Transpose
+from ...ir.passes.quantise.observe import Observed
+from ...ir.passes.quantise.qdq import QdqOptions, candidates, counts_of, quantise_operands
 from .units import clamp
 
-__all__ = ["Decision", "decide", "depthwise", "hybrid_pays", "settle"]
+__all__ = ["Decision", "decide", "foreseen", "hybrid_pays", "settle", "surroundings"]
 
 MOVES = (Reshape, Slice, Split, Transpose)
 SAME_SCALE = (MaxPool,)
@@ -45,11 +47,6 @@ class Decision:
     static: dict[str, tuple[Node, ...]] = field(default_factory=dict)
     dynamic: list[str] = field(default_factory=list)
     real: dict[str, str] = field(default_factory=dict)
-
-
-def depthwise(node: Node) -> bool:
-    """Whether every channel is a group of its own."""
-    return isinstance(node.op, Conv) and node.op.groups > 1 and node.input(1).shape[1] == 1
 
 
 def hybrid_pays(node: Node) -> bool:
@@ -128,16 +125,45 @@ def decide(graph: Graph, mode: str = "auto") -> Decision:
             hands its result to another.
     """
     decision = Decision()
-    able = {node: closing for node in graph.nodes if (closing := _closing(graph, node)) is not None}
-    chosen = able if mode == "static" else {} if mode == "dynamic" else _chained(able)
+    chosen = _chosen(graph, mode)
+    inside = {closing[-1] for closing in chosen.values()}
     for node in graph.nodes:
         if node in chosen:
             _static(graph, node, chosen[node], decision)
         elif isinstance(node.op, Conv | Linear) and _stored(node.input(1)) is not None:
-            _not_static(graph, node, decision)
-    _unpair(graph, {closing[-1] for closing in chosen.values()})
+            _not_static(graph, node, inside, decision)
+    _unpair(graph, inside)
     graph.prune()
     return decision
+
+
+def _chosen(graph: Graph, mode: str) -> dict[Node, tuple[Node, ...]]:
+    """The nodes that compute in integers, each with what follows inside its operator."""
+    able = {node: closing for node in graph.nodes if (closing := _closing(graph, node)) is not None}
+    return able if mode == "static" else {} if mode == "dynamic" else _chained(able)
+
+
+def foreseen(graph: Graph, seen: Observed, options: QdqOptions, mode: str) -> QdqOptions:
+    """The options under which pairs are only where `decide` would make use of them.
+
+    Args:
+        graph: A float graph; it is only read.
+        seen: Statistics of its values.
+        options: Where pairs could be.
+        mode: See `decide`.
+    """
+    trial = graph.copy()
+    layers = list(zip(candidates(graph), candidates(trial), strict=True))
+    quantise_operands(trial, seen, options)
+    settle(trial)
+    chosen = _chosen(trial, mode)
+    others = [(node, twin) for node, twin in layers if twin not in chosen]
+    light = frozenset(node.output.name for node, twin in others if hybrid_pays(twin))
+    real = {node.output.name: LONELY for node, _ in others if node.output.name not in light}
+    return replace(options, weights_only=light, keep={**options.keep, **real})
+
+
+LONELY = "its neighbours are real, and there is no fast kernel for int8 weights alone"
 
 
 def _unpair(graph: Graph, kept: set[Node]) -> None:
@@ -179,7 +205,7 @@ def _integers(value: Value | None) -> Value | None:
 
 def _closing(graph: Graph, node: Node) -> tuple[Node, ...] | None:
     """The nodes that follow inside one integer operator, Quantize last; None where there is no such operator."""
-    if isinstance(node.op, Conv | Linear):
+    if isinstance(node.op, Conv | Linear | PatchEmbed):
         known = len(node.inputs) < 3 or node.inputs[2] is None or node.input(2).data is not None
         if _integers(node.input(0)) is None or _stored(node.input(1)) is None or not known:
             return None
@@ -233,38 +259,35 @@ def _static(graph: Graph, node: Node, closing: tuple[Node, ...], decision: Decis
     decision.static[node.output.name] = (node, *closing)
 
 
-def _not_static(graph: Graph, node: Node, decision: Decision) -> None:
+def _not_static(graph: Graph, node: Node, inside: Collection[Node], decision: Decision) -> None:
     weight = _stored(node.input(1))
     assert weight is not None
     if hybrid_pays(node):
-        graph.set_input(node, 0, _unrounded(node.input(0)))
+        graph.set_input(node, 0, _unrounded(node.input(0), inside))
         graph.set_input(node, 1, weight)
         decision.dynamic.append(node.output.name)
         return
     quant = weight.type.quant
     assert quant is not None
     real = graph.constant(quant.dequantise(weight.array).astype(np.float32), f"{weight.name}.real")
-    graph.set_input(node, 0, _unrounded(node.input(0)))
+    graph.set_input(node, 0, _unrounded(node.input(0), inside))
     graph.set_input(node, 1, real)
-    decision.real[node.output.name] = "neighbours are real, and there is no fast kernel for int8 weights alone"
+    decision.real[node.output.name] = LONELY
 
 
-def _unrounded(value: Value) -> Value:
-    """The real activation before its pair, where there is one."""
+def _unrounded(value: Value, inside: Collection[Node]) -> Value:
+    """The real activation before its pair, where there is one: not where the rounding is `inside` an operator."""
     q = _integers(value)
     maker = None if q is None else q.producer
-    return maker.input(0) if maker is not None and isinstance(maker.op, Quantize) else value
+    alone = maker is not None and isinstance(maker.op, Quantize) and maker not in inside
+    return maker.input(0) if maker is not None and alone else value
 
 
-def surroundings(graph: Graph) -> Iterator[tuple[str, str]]:
-    """Ops that stay real, each with the reason that is its kernel's."""
-    for node in graph.nodes:
-        if reason := SLOW.get(type(node.op).__name__):
-            yield node.output.name, reason
+def surroundings(graph: Graph) -> tuple[str, ...]:
+    """Which ops stay real for the sake of their kernels: a sentence, none where all are integers."""
+    found = counts_of(graph, SLOW)
+    return (f"in float, as XNNPACK has no int8 kernels for them: {found}",) if found else ()
 
 
-SLOW = {
-    name: "its int8 kernel is outside XNNPACK"
-    for name in ("AveragePool", "Exp", "Gelu", "HardSwish", "LayerNorm", "Log", "RMSNorm", "Softmax", "Sqrt")
-}
-"""Ops that have slow int8 kernels or none."""
+SLOW = frozenset(("AveragePool", "Exp", "Gelu", "HardSwish", "LayerNorm", "Log", "RMSNorm", "Softmax", "Sqrt"))
+"""Ops that XNNPACK has no int8 kernels for."""

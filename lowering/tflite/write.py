@@ -12,7 +12,7 @@ from ..outline import Lack, Outline, idle, refuse, unknown
 from ..outline import form as lack
 from .expand import expand
 from .flatbuffer import File, Tensor
-from .integers import Decision, decide, settle
+from .integers import Decision, decide, settle, surroundings
 from .layout import Plan, assign
 from .site import FormError, Site
 from .spellings import SPELLINGS
@@ -54,7 +54,7 @@ def write(graph: Graph, dtype: str = "float32", options: Mapping[str, str] | Non
     made = draft(graph, dtype, options)
     refuse("tflite", made.lacks)
     data = made.file.pack(*made.ports)
-    return Model(data, made.operators, made.details)
+    return Model(data, made.operators, made.details, surroundings(graph) if dtype == "int8" else ())
 
 
 def outline(graph: Graph, dtype: str = "float32", options: Mapping[str, str] | None = None) -> Outline:

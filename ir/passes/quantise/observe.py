@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -32,26 +32,32 @@ def ranges(graph: Graph, samples: Iterable[Feeds]) -> dict[str, tuple[float, flo
         for value, array in _real(graph, feeds):
             low, high = found.get(value.name, (np.inf, -np.inf))
             found[value.name] = min(low, float(array.min())), max(high, float(array.max()))
-    _require(found)
+    _require(bool(found))
     return found
 
 
-def observe(graph: Graph, samples: Iterable[Feeds], axes: Mapping[str, int] | None = None) -> Observed:
+def observe(
+    graph: Graph, samples: Iterable[Feeds], axes: Mapping[str, int] | None = None, only: Collection[str] | None = None
+) -> Observed:
     """Statistics of every real value that is computed or given, by its name.
 
     Args:
         graph: A float graph.
         samples: Feeds of the graph, one at least.
         axes: The axis, by the names of values, along which channels are told apart.
+        only: Names of the values that matter; all where nothing is said.
 
     Raises:
         ModelError: There are no samples, or a value is NaN or infinite on one.
     """
     found: Observed = {}
+    measured = False
     for feeds in samples:
         for value, array in _real(graph, feeds):
-            found.setdefault(value.name, Statistics()).observe(array, (axes or {}).get(value.name))
-    _require(found)
+            measured = True
+            if only is None or value.name in only:
+                found.setdefault(value.name, Statistics()).observe(array, (axes or {}).get(value.name))
+    _require(measured)
     return found
 
 
@@ -66,6 +72,6 @@ def _real(graph: Graph, feeds: Feeds) -> Iterable[tuple[Value, Array]]:
         yield value, array
 
 
-def _require(found: Mapping[str, object]) -> None:
-    if not found:
+def _require(measured: bool) -> None:
+    if not measured:
         raise ModelError("there are no samples to measure ranges on", do="give one input at least")

@@ -8,7 +8,8 @@ whose operands all come from Dequantize and whose result goes into Quantize is w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +27,9 @@ from .calibrate import Statistics
 from .int8_weights import MOST_BIAS, TINY, rounded, single
 from .observe import Observed
 
-__all__ = ["LAYERS", "Notes", "QdqOptions", "candidates", "quantise_operands"]
+__all__ = [
+    "LAYERS", "MOVES", "Notes", "QdqOptions", "candidates", "closing", "counts_of", "measured", "quantise_operands",
+]  # fmt: skip
 
 LAYERS = (Linear, Conv, PatchEmbed)
 MOVES = (Reshape, Transpose, Slice, Split, MaxPool)
@@ -45,14 +48,16 @@ class QdqOptions:
         weights: "minmax" or "mse", for the scale of each output's weights.
         pairs: Whether weights are kept so small that processors that add two products in 16 bits do not saturate.
         results: Which layers' results become integers as well; a runtime needs that of some to compute in integers.
-        keep: Results' names of the layers that stay in real numbers.
+        weights_only: Results' names of the layers whose activations stay real.
+        keep: Why layers stay in real numbers altogether, by their results' names.
     """
 
     observer: str = "mse"
     weights: str = "mse"
     pairs: bool = False
     results: tuple[type[Linear | Conv | PatchEmbed], ...] = LAYERS
-    keep: frozenset[str] = frozenset()
+    weights_only: frozenset[str] = frozenset()
+    keep: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse values that are not among those listed."""
@@ -67,10 +72,12 @@ class Notes:
 
     Attributes:
         quantised: Those with int8 operands, in order.
+        weights_only: Those with int8 weights and real activations, in order.
         kept: Why each other one stays in real numbers.
     """
 
     quantised: list[str] = field(default_factory=list)
+    weights_only: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
 
 
@@ -95,6 +102,12 @@ def why_real(node: Node) -> str | None:
     return None
 
 
+def measured(graph: Graph) -> frozenset[str]:
+    """Names of the values whose statistics `quantise_operands` needs."""
+    layers = list(candidates(graph))
+    return frozenset(value.name for node in layers for value in (node.input(0), closing(node).output))
+
+
 def quantise_operands(graph: Graph, seen: Observed, options: QdqOptions | None = None) -> Notes:
     """Place pairs of Quantize and Dequantize around the operands of Linear, Conv and PatchEmbed.
 
@@ -104,7 +117,7 @@ def quantise_operands(graph: Graph, seen: Observed, options: QdqOptions | None =
 
     Args:
         graph: A float graph; it is changed.
-        seen: Statistics of all its values, from `observe`.
+        seen: Statistics of the values that `measured` names, from `observe`.
         options: See there.
     """
     work = _Work(graph, {id(graph.value(name)): each for name, each in seen.items()}, options or QdqOptions())
@@ -126,9 +139,13 @@ class _Work:
     def layer(self, node: Node) -> None:
         """Place the pairs of one layer, or say why not."""
         name = node.output.name
-        reason = "kept for accuracy" if name in self.options.keep else why_real(node)
+        reason = self.options.keep.get(name) or why_real(node)
         if reason is not None:
             self.notes.kept[name] = reason
+            return
+        if name in self.options.weights_only:
+            self.graph.set_input(node, 1, self.weight(node.input(1), np.full(node.input(1).shape[0], TINY)))
+            self.notes.weights_only.append(name)
             return
         x, w, b = node.input(0), node.input(1), node.optional(2)
         self.graph.set_input(node, 0, self.operand(x))
@@ -140,7 +157,7 @@ class _Work:
         if b is not None:
             self.graph.set_input(node, 2, self.graph.constant(_snapped(b.array, _quant(made), step), b.name))
         if isinstance(node.op, self.options.results):
-            self.result(_closing(node).output)
+            self.result(closing(node).output)
         self.notes.quantised.append(name)
 
     def operand(self, x: Value) -> Value:
@@ -183,6 +200,12 @@ class _Work:
         return self.weights[key]
 
 
+def counts_of(graph: Graph, kinds: Collection[str]) -> str:
+    """How often ops of these names stand in a graph, for people: "12 Gelu, 25 LayerNorm"; "" where none does."""
+    counts = Counter(name for node in graph.nodes if (name := type(node.op).__name__) in kinds)
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+
+
 def _quant(made: Value) -> Quant:
     node = made.producer
     assert node is not None and isinstance(node.op, Dequantize)
@@ -195,7 +218,7 @@ def _snapped(bias: Array, weights: Quant, step: float) -> Array:
     return np.asarray(np.rint(bias / steps.astype(np.float64)).astype(np.float32) * steps)
 
 
-def _closing(node: Node) -> Node:
+def closing(node: Node) -> Node:
     """The node whose result is rounded: a ReLU after a layer belongs to it."""
     reader = node.output.readers[0] if len(node.output.uses) == 1 else None
     return reader if reader is not None and isinstance(reader.op, Relu | Clip) else node
