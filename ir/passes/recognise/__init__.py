@@ -10,6 +10,7 @@ from .cuts import RecogniseCuts
 from .duplicates import RecogniseDuplicates
 from .groupnorm import RecogniseGroupnorm
 from .headwise import RecogniseHeadwise
+from .joined_rows import RecogniseJoinedRows
 from .layernorm import RecogniseLayernorm
 from .linear import RecogniseLinear
 from .masks import RecogniseMasks
@@ -17,6 +18,7 @@ from .patch_embed import RecognisePatchEmbed
 from .projections import RecogniseProjections
 from .repnorm import RecogniseRepnorm
 from .simplify_shapes import SimplifyShapes
+from .softmax import RecogniseSoftmax
 from .token_order import RecogniseTokenOrder
 from .tokennorm import RecogniseTokennorm
 
@@ -26,10 +28,12 @@ RECOGNISE: tuple[Pass, ...] = (
     RecogniseBroadcasts(),  # likewise: they ask for the small operand
     RecogniseCuts(),  # before pieces are taken for selections of a few tokens
     RecogniseLinear(),  # biases in place, so that weight rows can be chosen together with them
+    RecogniseSoftmax(),  # before its exponential looks like part of an activation
     RecogniseLayernorm(),  # decomposed norms, before their products look like anything else
     RecogniseGroupnorm(),  # needs the Reshapes around it as the exporter wrote them
     RecogniseActivation(),  # before anything folds a factor that is part of one
     RecogniseTokennorm(),  # norms over tokens move before Reshapes ...
+    RecogniseJoinedRows(),  # ... as do layers ...
     SimplifyShapes(),  # ... which then cancel, and attention sees Linear and BatchNorm side by side
     RecogniseRepnorm(),  # needs norm and tokens in one shape
     RecogniseMasks(),  # tables per window stand next to tables per head

@@ -8,6 +8,7 @@ channel c is n * C + channel(h, c), then choosing weight rows channel(h, c) give
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,19 +18,20 @@ from ...ops.conv import Conv
 from ...ops.elementwise import Div, Mul
 from ...ops.linear import Linear
 from ...ops.norm import BatchNorm
-from ...ops.shape import Gather, Reshape, Slice, Split, Transpose
+from ...ops.shape import Expand, Gather, Reshape, Slice, Split, Transpose
 
 MOVES = (Gather, Reshape, Slice, Split, Transpose)
 
 
 @dataclass
 class Origin:
-    """Where an operand comes from: movements of `source`, and a factor."""
+    """Where an operand comes from: movements of `source`, a factor, and `lead`, what its axes but two stretch to."""
 
     source: Value
     factor: float = 1.0
     moves: list[tuple[Node, int]] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
+    lead: tuple[int, ...] | None = None
 
     def numbers(self) -> Array:
         """The operand's elements as element numbers of the source."""
@@ -38,7 +40,7 @@ class Origin:
             rest = [value.array for value in node.inputs[1:] if value is not None]
             result = node.op.reference(array, *rest)
             array = result[index] if isinstance(result, tuple) else result
-        return array
+        return np.broadcast_to(array, self._stretched(array.shape))
 
     def replay(self, graph: Graph) -> Value:
         """The operand without the factor."""
@@ -46,7 +48,13 @@ class Origin:
         for node, index in self.moves:
             result = graph.add(node.op, value, *node.inputs[1:], name=node.name, sources=node.sources)
             value = result[index] if isinstance(result, tuple) else result
+        shape = self._stretched(value.shape)
+        if shape != value.shape:
+            value = graph.add(Expand(shape), value, sources=sources_of(*self.nodes))
         return value
+
+    def _stretched(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape if self.lead is None else (*self.lead, *shape[-2:])
 
 
 def factor_of(node: Node) -> tuple[Value, float] | None:
@@ -62,14 +70,14 @@ def factor_of(node: Node) -> tuple[Value, float] | None:
     return None
 
 
-def origin_of(value: Value, through_factors: bool = True) -> Origin:
-    """Follow an operand upwards through movements and factors."""
-    origin = Origin(value)
+def origin_of(value: Value, through_factors: bool = True, lead: tuple[int, ...] | None = None) -> Origin:
+    """Follow an operand, whose axes before the last two a product stretches to `lead`, up through moves and factors."""
+    origin = Origin(value, lead=lead)
     while (node := origin.source.producer) is not None:
         scaled = factor_of(node) if through_factors else None
         if scaled is not None:
             origin.source, origin.factor = scaled[0], origin.factor * scaled[1]
-        elif isinstance(node.op, MOVES) and all(v is not None and v.is_constant for v in node.inputs[1:]):
+        elif isinstance(node.op, (*MOVES, Expand)) and all(v is not None and v.is_constant for v in node.inputs[1:]):
             origin.moves.insert(0, (node, node.outputs.index(origin.source)))
             origin.source = node.input(0)
         else:
@@ -116,28 +124,81 @@ class Layout:
         return tuple(int(i) for i in np.argsort(self.outward(swapped)))
 
 
-def layout_of(operand: Value, origin: Origin) -> Layout:
-    """The layout of an operand [.., N, d]: along the head axis its channels in the source differ."""
-    lead = operand.shape[:-2]
-    if len(lead) == 1:  # joined with the batch, torch.bmm style
-        batch = origin.source.shape[0] if lead[0] % max(origin.source.shape[0], 1) == 0 else lead[0]
-        return Layout((batch, lead[0] // batch), 1)
+def layout_of(origin: Origin) -> Layout:
+    """The layout of an operand [.., N, d]: along axes that count heads its channels in the source differ."""
     numbers = origin.numbers()
+    lead = numbers.shape[:-2]
+    if len(lead) == 1:  # joined with the batch, torch.bmm style
+        return Layout(_joined(numbers[:, 0, 0] % origin.source.shape[-1], origin.source.shape[0]), 1)
     for axes in (1, 2):  # heads are part of the channels, or on the axis before them
         channels = numbers % math.prod(origin.source.shape[-axes:])
         differing = [axis for axis in range(len(lead)) if (channels != channels.take([0], axis)).any()]
         if len(differing) == 1:
             return Layout(lead, differing[0])
+        if len(differing) == 2 and differing[0] + 1 == differing[1]:  # groups of heads, and heads of a group
+            first, end = differing[0], differing[1] + 1
+            return Layout((*lead[:first], math.prod(lead[first:end]), *lead[end:]), first)
     return Layout(lead, 1) if len(lead) == 2 else Layout((*lead, 1), len(lead))
 
 
-def tokens_of(graph: Graph, operand: Value, origin: Origin, layout: Layout, part: str, swapped: bool = False) -> Value:
-    """An operand [.., N, d] (or [.., d, N] when swapped) as tokens [B, N, H*d], head-major, without its factor.
+def _joined(channels: Array, images: int) -> tuple[int, int]:
+    """(images, heads) that one axis counts, of whose entries the first channels are given: heads repeat by image."""
+    count = len(channels)
+    periods = (n for n in range(1, count + 1) if count % n == 0)
+    period = next(n for n in periods if (channels == np.tile(channels[:n], count // n)).all())
+    if period > 1:
+        return count // period, period
+    return (images, count // images) if images and count % images == 0 else (count, 1)
 
-    `part` (q, k or v) is added to the names of what is cut out.
+
+@dataclass(frozen=True)
+class Sharing:
+    """How heads share keys and values: `heads` differ, and so many `queries` read each.
+
+    Those that share are one head with the tokens of all of them, the tokens' heads in turn.
+    """
+
+    heads: int
+    queries: int = 1
+    neighbours: bool = False
+    """Those that share are next to each other; else the keys begin anew after each `heads`."""
+
+    @property
+    def order(self) -> list[int]:
+        """The heads, each of the first queries first."""
+        numbers = range(self.heads * self.queries)
+        step = self.queries if self.neighbours else 1
+        return [i for start in range(step) for i in numbers[start::step]]
+
+    @property
+    def shared(self) -> list[int]:
+        """The first head of those that share, for each of the `heads`."""
+        return self.order[: self.heads]
+
+
+def sharing_of(layout: Layout, *operands: Array) -> Sharing:
+    """The sharing by which all `operands`, numbers [lead.., M, d], repeat."""
+    rows = [layout.by_head(each).swapaxes(0, 1).reshape(layout.heads, -1) for each in operands]
+    same = [next(j for j in range(i + 1) if all((x[i] == x[j]).all() for x in rows)) for i in range(layout.heads)]
+    heads = len(set(same))
+    for neighbours in (True, False):
+        if layout.heads % heads == 0:
+            sharing = Sharing(heads, layout.heads // heads, neighbours)
+            order = sharing.order
+            if [same[i] for i in order] == order[:heads] * sharing.queries:
+                return sharing
+    return Sharing(layout.heads)
+
+
+def tokens_of(
+    graph: Graph, operand: Value, origin: Origin, layout: Layout, part: str, order: Sequence[int], swapped: bool = False
+) -> Value:
+    """Heads of an operand [.., N, d] (or [.., d, N] when swapped) as tokens [B, N, H*d], without its factor.
+
+    `order` says which heads, `part` (q, k or v) is added to the names of what is cut out.
     """
     numbers = origin.numbers()
-    numbers = layout.by_head(numbers.swapaxes(-1, -2) if swapped else numbers)
+    numbers = layout.by_head(numbers.swapaxes(-1, -2) if swapped else numbers)[:, list(order)]
     batch, heads, rows, depth = numbers.shape
     shape, source = (batch, rows, heads * depth), origin.source
     sources = sources_of(*origin.nodes)
@@ -149,16 +210,28 @@ def tokens_of(graph: Graph, operand: Value, origin: Origin, layout: Layout, part
         columns = shaped(graph, image, (batch, shape[2], rows), sources)
         turned: Value = graph.add(Transpose((0, 2, 1)), columns, name=operand.name, sources=sources)
         return turned
-    value = shaped(graph, origin.replay(graph), (*layout.lead, *operand.shape[-2:]), sources)
+    value = origin.replay(graph)
+    value = shaped(graph, value, (*layout.lead, *value.shape[-2:]), sources)
     turned = graph.add(Transpose(layout.inward(swapped)), value, name=operand.name, sources=sources)
-    return shaped(graph, turned, shape, sources)
+    value = shaped(graph, turned, (batch, rows, layout.heads * depth), sources)
+    chosen = np.arange(layout.heads * depth).reshape(-1, depth)[list(order)].reshape(-1)
+    return narrowed(graph, value, chosen, 2, part)
 
 
-def apart(graph: Graph, tokens: Value, layout: Layout, swapped: bool, sources: tuple[str, ...]) -> Value:
-    """Tokens [B, N, H*d] by head again, [lead.., N, d] or [lead.., d, N]; later movement cancels this one."""
-    rows, width = tokens.shape[1:]
-    split = graph.add(Reshape((*layout.others, rows, layout.heads, width // layout.heads)), tokens, sources=sources)
-    turned: Value = graph.add(Transpose(layout.outward(swapped)), split, sources=sources)
+def apart(
+    graph: Graph, tokens: Value, layout: Layout, sharing: Sharing, swapped: bool, sources: tuple[str, ...]
+) -> Value:
+    """Tokens [B, N, H*d], heads in the order of `sharing`, as [lead.., N, d] or [lead.., d, N].
+
+    Later movement cancels this one.
+    """
+    (batch, rows, width), heads = tokens.shape, layout.heads
+    if sharing.order != sorted(sharing.order):
+        split = Reshape((batch, rows, sharing.queries, sharing.heads, width // heads))
+        tokens = graph.add(Transpose((0, 1, 3, 2, 4)), graph.add(split, tokens, sources=sources), sources=sources)
+    split = Reshape((*layout.others, rows, heads, width // heads))
+    by_head = graph.add(split, tokens, sources=sources)
+    turned: Value = graph.add(Transpose(layout.outward(swapped)), by_head, sources=sources)
     return turned
 
 
