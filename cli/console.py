@@ -22,7 +22,10 @@ Data = Mapping[str, Any]
 PIPE_WIDTH = 160
 """Columns for tables where no terminal says how many there are."""
 
-LAYERS, KINDS = 5, 12
+LAYERS, KINDS, OPERATIONS = 5, 12, 20
+FAULTS = ("precision", "meaning")
+"""Verdicts on an operation that spoils the numbers by itself."""
+
 NAME = 72
 """Letters of a layer's name that are shown: long ones tell their place at the end."""
 
@@ -176,6 +179,7 @@ def run(data: Data) -> None:
         OUT.print(f"  RAM             arena {size(data['arena_bytes'])}, stack {size(data['stack_bytes'])} (measured)")
     if data["equal"] is not None:
         agreed = "bit for bit" if data["dtype"] == "int8" else "within the rounding of float32"
+        agreed = f"within {data['bound']}" if data["bound"] else agreed
         verdict = f"[green]{agreed}[/]" if data["equal"] == data["samples"] else "[red]different[/]"
         against = {"host": "the same C on this computer"}.get(data["against"], "the reference")
         OUT.print(f"  check           {data['equal']} of {data['samples']} equal to {against}: {verdict}")
@@ -185,6 +189,28 @@ def run(data: Data) -> None:
         OUT.print(f"  first to differ  step {found['step']}, {found['kind']} '{escape(found['name'])}'{origin}")
     for name, output in data["outputs"].items():
         OUT.print(f"  {escape(name)} {output['shape']}: {escape(output['summary'])}")
+    if found := data["comparison"]:
+        comparison(found)
+
+
+def comparison(data: Data) -> None:
+    """The operations that err most by themselves, in the program's order, and the first that is at fault."""
+    rows = data["rows"]
+    shares = [float(row["own"]) / (float(row["peak"]) or 1.0) for row in rows]
+    ranked = sorted(range(len(rows)), key=lambda i: (rows[i]["verdict"] not in FAULTS, -shares[i]))[:OPERATIONS]
+    title = f"Operations that err most, {len(ranked)} of {len(rows)}; shares of the reference's largest element"
+    table = _table("operation", "from", "largest", "so far", "by itself", "rounding explains", "", title=title)
+    table.columns[1].justify = table.columns[-1].justify = "left"
+    for row in (rows[i] for i in sorted(ranked)):
+        peak = float(row["peak"]) or 1.0
+        errors = (f"{float(row[key]) / peak:.1e}" for key in ("error", "own", "rounding"))
+        mark = f"[red]{row['verdict']}[/]" if row["verdict"] in FAULTS else row["verdict"]
+        name = f"{row['kind']} {escape(row['name'][-NAME // 2 :])}"
+        table.add_row(name, escape(", ".join(row["sources"][:1])[-NAME // 2 :]), f"{peak:.3g}", *errors, mark)
+    OUT.print(table)
+    first = next((row for row in rows if row["name"] == data["culprit"]), None)
+    verdict = f"[red]{first['kind']} '{escape(first['name'])}'[/]" if first else "[green]none[/]"
+    OUT.print(f"  first at fault  {verdict}")
 
 
 def bench(data: Data) -> None:

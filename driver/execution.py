@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ir.errors import MachineError, UsageError
-from ..ir.graph import Array, Quant
+from ..ir.graph import Array, Graph, Quant
 from ..lowering import artifact as artifacts
+from . import culprits
 from .agreement import PROGRAM, Agreement
 from .feeds import Input, Source, samples
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..lowering.artifact import Artifact
     from ..runtimes import Measurement, Runner
     from ..runtimes.divergence import Divergence
+    from ..runtimes.mlprogram import Comparison
 
 __all__ = ["VECTORS", "Outcome", "load_vectors", "quantised", "real", "run", "runner", "save_vectors"]
 
@@ -43,6 +45,8 @@ class Outcome:
         equal: Samples whose integers equal those of `against`; None unless asked for.
         against: "reference" (the integer reference, as the compile kept it) or "host" (the same C on this computer).
         divergence: The first step that goes wrong, where samples differ and it can be told.
+        comparison: Every operation of a file against the graph it was written from, on the first sample that differs,
+            else on the first; None unless asked for, and where the runner does not show operations.
     """
 
     artifact: Artifact
@@ -52,6 +56,7 @@ class Outcome:
     equal: int | None = None
     against: str = ""
     divergence: Divergence | None = None
+    comparison: Comparison | None = None
 
     @property
     def samples(self) -> int:
@@ -80,7 +85,9 @@ class Outcome:
             "regions": found.regions,
             "equal": self.equal,
             "against": self.against or None,
+            "bound": _bound(self.artifact).text if self.against and self.artifact.manifest["backend"] != "c" else None,
             "divergence": self.divergence.json() if self.divergence else None,
+            "comparison": self.comparison.json() if self.comparison else None,
             "outputs": {name: _described(array, classes.get(name, ())) for name, array in self.outputs.items()},
         }
 
@@ -105,6 +112,7 @@ def run(
     *,
     runs: int = 1,
     check: bool = False,
+    arithmetic: str | None = None,
     save: str | PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Outcome:
@@ -117,52 +125,89 @@ def run(
         inputs: As for `compile`'s calibration. Without, the samples that the compile kept.
         runs: How many samples at most.
         check: Compare the integers bit for bit, with the integer reference for the samples kept, else with the host;
-            an artifact that is no program is compared with the reference only.
+            an artifact that is no program is compared with the reference only. Where the runner shows operations,
+            each is compared as well.
+        arithmetic: What an evaluator rounds to float16, one of `runtimes.mlprogram.MODES`; as the file declares it if
+            nothing is said.
         save: Write the real outputs to this `.npz`; it must not exist.
         progress: Called with the name of each stage.
 
     Raises:
-        UsageError: No artifact, no such runner, or `save` exists.
+        UsageError: No artifact, no such runner or arithmetic, or `save` exists.
         ModelError: The inputs do not fit.
         MachineError: The runner lacks something on this computer.
     """
     say = progress or (lambda stage: None)
     opened = artifacts.load(Path(artifact) if isinstance(artifact, str | PathLike) else artifact.folder)
     device = runner(on, opened.manifest["backend"])
+    device = culprits.narrowed(device, arithmetic) if arithmetic else device
     if save is not None and Path(save).exists():
         raise UsageError("the file to save to exists", where=[str(save)], do="choose another name, or remove it")
-    feeds, wanted = _feeds(opened, inputs, runs)
-    against = _against(opened, wanted) if check else ""
+    graph = culprits.kept(opened.folder) if check else None
+    feeds, wanted = _feeds(opened, inputs, runs, graph)
+    if check:
+        _require_reference(opened, wanted)
     say(f"run on the {device.name}: 1 of {len(feeds)}")
     measurement = device.run(opened.folder, feeds[0])
     raw = [measurement.raw, *_rest(opened, device, feeds, say)]
     outcome = _outcome(opened, measurement, raw)
     if check:
-        say(f"compare with the {against}")
-        equal = _equal(opened, raw, wanted or _every(opened, runner("host"), feeds))
-        if not all(equal):
-            say("look for the first step that differs")
-            found = _divergence(opened, device.name, feeds[0] if wanted else None, feeds[equal.index(False)])
-            outcome = replace(outcome, divergence=found)
-        outcome = replace(outcome, equal=sum(equal), against=against)
+        outcome = _checked(outcome, device, feeds, raw, wanted, graph, say)
     if save is not None:
         np.savez(save, allow_pickle=False, **outcome.outputs)
     return outcome
 
 
-def _equal(artifact: Artifact, raw: Iterable[Feeds], wanted: Iterable[Feeds]) -> list[bool]:
-    """Which samples agree; a translation states its own bound."""
+def _checked(
+    outcome: Outcome, device: Runner, feeds: Sequence[Feeds], raw: Sequence[Feeds], wanted: Sequence[Feeds],
+    graph: Graph | None, say: Callable[[str], None],
+) -> Outcome:  # fmt: skip
+    """The outcome with what a check adds; outputs are those wanted, or else the host's."""
+    artifact, against = outcome.artifact, "reference" if wanted else "host"
+    say(f"compare with the {against}")
+    equal = _equal(artifact, raw, wanted or _every(artifact, runner("host"), feeds))
+    outcome = replace(outcome, equal=sum(equal), against=against)
+    wrong = None if all(equal) else feeds[equal.index(False)]
+    if wrong is not None:
+        say("look for the first step that differs")
+        outcome = replace(outcome, divergence=_divergence(artifact, device.name, feeds[0] if wanted else None, wrong))
+    if graph is not None:
+        say("compare every operation")
+        outcome = replace(outcome, comparison=_compared(artifact, device, graph, wrong or feeds[0]))
+    return outcome
+
+
+def _bound(artifact: Artifact) -> Agreement:
+    """How close floats must come; a translation states its own bound."""
     stated = artifact.manifest.get("agreement")
-    bound = Agreement(**stated) if stated else PROGRAM
+    return Agreement(**stated) if stated else PROGRAM
+
+
+def _equal(artifact: Artifact, raw: Iterable[Feeds], wanted: Iterable[Feeds]) -> list[bool]:
+    """Which samples agree."""
+    bound = _bound(artifact)
     return [bound.holds(one, other) for one, other in zip(raw, wanted, strict=True)]
 
 
-def _against(artifact: Artifact, wanted: Sequence[Feeds]) -> str:
-    """What a check compares with: the reference for the samples kept, else the same C on this computer."""
+def _computed(artifact: Artifact, graph: Graph, stored: Feeds) -> Feeds:
+    """What the graph that an artifact keeps computes, as the file gives it."""
+    from ..ir.interpret import run
+
+    found = run(graph, culprits.graph_feeds(stored, artifact.manifest["inputs"]))
+    return quantised(found, artifact.manifest["outputs"])
+
+
+def _compared(artifact: Artifact, on: Runner, graph: Graph, stored: Feeds) -> Comparison | None:
+    """Every operation against the graph that the artifact keeps."""
+    feeds, names = culprits.graph_feeds(stored, artifact.manifest["inputs"]), artifact.manifest["details"]["names"]
+    return culprits.compared(on, artifact.folder, graph, feeds, names)
+
+
+def _require_reference(artifact: Artifact, wanted: Sequence[Feeds]) -> None:
+    """Refuse a check that has nothing to compare with: another computer's file has no host, as C has."""
     if not wanted and artifact.manifest["backend"] != "c":
         what, why = "there is nothing to compare own inputs with", "the reference is kept for the artifact's samples"
         raise UsageError(what, why=why, do="leave --inputs or --check out")
-    return "reference" if wanted else "host"
 
 
 def runner(name: str | None, backend: str = "c") -> Runner:
@@ -232,14 +277,17 @@ def real(stored: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array
     return result
 
 
-def _feeds(artifact: Artifact, inputs: Source | None, runs: int) -> tuple[list[Feeds], list[Feeds]]:
-    """Integers to feed, and the outputs they must give where those are known."""
+def _feeds(
+    artifact: Artifact, inputs: Source | None, runs: int, graph: Graph | None
+) -> tuple[list[Feeds], list[Feeds]]:
+    """Integers to feed, and the outputs they must give where those are known, or the graph that gives them."""
     if inputs is None:
         feeds, wanted = load_vectors(artifact.folder)
         return feeds[:runs], wanted[:runs]
     model = [Input(**entry) for entry in artifact.manifest["model"]["inputs"]]
     given = samples(inputs, model, "images")[:runs]
-    return [quantised(each, artifact.manifest["inputs"]) for each in given], []
+    feeds: list[Feeds] = [quantised(each, artifact.manifest["inputs"]) for each in given]
+    return feeds, [] if graph is None else [_computed(artifact, graph, each) for each in feeds]
 
 
 def quantised(feeds: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array]:

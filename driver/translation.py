@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..ir.errors import InternalError, MachineError
-from . import figures
+from ..ir.errors import InternalError, MachineError, ModelError
+from . import culprits, figures
 from .agreement import Agreement, relative_error
 from .execution import quantised, real, save_vectors
 from .front import REFERENCE_SAMPLES, Front
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..ir.graph import Array
     from ..lowering import Job, Written
     from ..lowering.artifact import Artifact
+    from ..runtimes import Runner
 
 __all__ = ["Translation"]
 
@@ -43,7 +44,7 @@ class Translation(Front):
 
     def finish(self, place: Path) -> Artifact:
         """Simplify, write the file in a folder of its own, judge it, and only then put it where it belongs."""
-        from .. import lowering
+        from .. import lowering, runtimes
         from ..lowering import artifact
         from .report import render
 
@@ -60,8 +61,10 @@ class Translation(Front):
             save_vectors(folder, self.stored, self.wanted)
             if self.own_target is not None:
                 (folder / self.own_target.name).write_bytes(self.own_target.read_bytes())
+            if runtimes.load(self.backend.runner).kind == "evaluated":
+                culprits.keep(folder, self.computed)
             if self.choices.check:
-                self._verify(file)
+                self._verify(file, written)
             manifest = self._manifest(file, written)
             (folder / "report.html").write_text(render(manifest, self.device), encoding="utf-8")
             artifact.seal(folder, manifest)
@@ -106,7 +109,7 @@ class Translation(Front):
         from ..ir.interpret import run
 
         self.say("run the reference")
-        graph = written.graph or self.graph
+        self.computed = graph = written.graph or self.graph
         layouts = {value.name: tuple(range(value.type.rank)) for value in (*graph.inputs, *graph.outputs)}
         self.takes = figures.tensors(graph.inputs, layouts, written.ports)
         self.gives = figures.tensors(graph.outputs, layouts, written.ports)
@@ -128,8 +131,8 @@ class Translation(Front):
             return Agreement(cosine=BOUNDS[self.choices.dtype])
         return Agreement(error=max(LEAST_TOLERANCE, ROUNDING * relative_error(single, double())))
 
-    def _verify(self, file: Path) -> None:
-        """Run the file; it must give what the reference gives."""
+    def _verify(self, file: Path, written: Written) -> None:
+        """Run the file; it must give what the reference gives, or else the operation at fault is looked for."""
         from .. import runtimes
 
         runner = runtimes.load(self.backend.runner)
@@ -142,10 +145,23 @@ class Translation(Front):
             outputs = [session.run(feeds) for feeds in (*self.stored, *(quantised(each, self.takes) for each in more))]
         finally:
             session.close()
-        rung = self.ladder.climb(f"{file.name} on {runner.name}", [real(each, self.gives) for each in outputs])
-        if not all(self.agreement.holds(one, other) for one, other in zip(outputs, self.wanted, strict=False)):
+        held = [self.agreement.holds(one, other) for one, other in zip(outputs, self.wanted, strict=False)]
+        fault = "" if all(held) else self._fault(file, written, runner, self.stored[held.index(False)])
+        try:
+            rung = self.ladder.climb(f"{file.name} on {runner.name}", [real(each, self.gives) for each in outputs])
+        except ModelError as error:
+            raise ModelError(error.what, where=error.where, why=f"{error.why}{fault}", do=error.do) from error
+        if not all(held):
             why = f"error {rung.max_error:.2e}, cosine {rung.cosine:.6f}, where the bound is {self.agreement.text}"
-            raise InternalError(f"{file.name} does not compute what the reference does", where=[self.name], why=why)
+            what = f"{file.name} does not compute what the reference does"
+            raise InternalError(what, where=[self.name], why=f"{why}{fault}")
+
+    def _fault(self, file: Path, written: Written, runner: Runner, stored: Mapping[str, Array]) -> str:
+        """The first operation that spoils a sample, in words, if the runner shows operations."""
+        self.say("look for the operation at fault")
+        feeds, names = culprits.graph_feeds(stored, self.takes), written.details.get("names", {})
+        found = culprits.fault(culprits.compared(runner, file, self.computed, feeds, names))
+        return f"; {found}" if found else ""
 
     def _manifest(self, file: Path, written: Written) -> dict[str, Any]:
         """All that is known of the file; nothing of memory or instructions, which depend on what runs it."""
