@@ -127,8 +127,7 @@ def run(
         check: Compare the integers bit for bit, with the integer reference for the samples kept, else with the host;
             an artifact that is no program is compared with the reference only. Where the runner shows operations,
             each is compared as well.
-        arithmetic: What an evaluator rounds to float16, one of `runtimes.mlprogram.MODES`; as the file declares it if
-            nothing is said.
+        arithmetic: What an evaluator rounds to float16, one of `runtimes.mlprogram.MODES`; "declared" by default.
         save: Write the real outputs to this `.npz`; it must not exist.
         progress: Called with the name of each stage.
 
@@ -286,8 +285,8 @@ def _feeds(
         return feeds[:runs], wanted[:runs]
     model = [Input(**entry) for entry in artifact.manifest["model"]["inputs"]]
     given = samples(inputs, model, "images")[:runs]
-    feeds: list[Feeds] = [quantised(each, artifact.manifest["inputs"]) for each in given]
-    return feeds, [] if graph is None else [_computed(artifact, graph, each) for each in feeds]
+    own: list[Feeds] = [quantised(each, artifact.manifest["inputs"]) for each in given]
+    return own, [] if graph is None else [_computed(artifact, graph, each) for each in own]
 
 
 def quantised(feeds: Feeds, tensors: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
