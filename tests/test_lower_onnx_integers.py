@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
+import edgesmith
 from edgesmith.ir.errors import Unsupported
 from edgesmith.ir.graph import Graph, Quant, Type
 from edgesmith.ir.interpret import run
@@ -115,6 +116,18 @@ def test_neighbours_do_not_saturate(n, tmp_path):
     quantise_operands(graph, observe(graph, [feeds]), QdqOptions(pairs=True, results=()))
     actual, kinds = executed(write(graph), feeds, tmp_path, optimise=True)
     assert not REAL & set(kinds) and np.allclose(actual["y"], 3 * w.sum(axis=1), rtol=0.01)
+
+
+@pytest.mark.parametrize("opset", ["20", "23"])
+def test_a_compile_gives_integers_and_says_what_is_none(tokens, opset, tmp_path):
+    data = {"x": np.concatenate([feeds["x"] for feeds in samples(tokens)])}
+    found = edgesmith.compile(tokens, "onnx", out=tmp_path / "out", dtype="int8", calibration=data, opset=opset)
+    assert found.manifest["agreement"] == {"error": None, "cosine": 0.99}
+    assert found.manifest["notes"] == ["in float, as ONNX Runtime has no integer kernels for them: 1 Gelu"]
+    last = found.verification[-1]
+    assert last["rung"] == "model.onnx on ort" and last["cosine"] > 0.999
+    _, kinds = executed(onnx.load(found.folder / "model.onnx"), {"x": data["x"][:1]}, tmp_path, optimise=True)
+    assert kinds["QGemm"] == 3 and kinds["QLinearConv"] == 1 and not REAL & set(kinds)
 
 
 def test_weights_are_signed_and_activations_are_not(tokens):

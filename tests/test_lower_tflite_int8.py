@@ -25,8 +25,8 @@ from edgesmith.ir.ops.pool import MaxPool, Mean
 from edgesmith.ir.ops.quant import Dequantize, Quantize
 from edgesmith.ir.ops.shape import Reshape, Transpose
 from edgesmith.ir.passes.quantise.observe import observe
-from edgesmith.ir.passes.quantise.qdq import quantise_operands
-from edgesmith.lowering.tflite.integers import decide, settle
+from edgesmith.ir.passes.quantise.qdq import QdqOptions, quantise_operands
+from edgesmith.lowering.tflite.integers import decide, foreseen, settle
 from edgesmith.lowering.tflite.write import write
 
 pytestmark = pytest.mark.tflite
@@ -174,6 +174,47 @@ def test_a_lonely_depthwise_layer_stays_real():
     model = net.check(net.add(Gelu(), y), "auto", steps=3)
     assert types(model, "DEPTHWISE_CONV_2D") == [("FLOAT32", "FLOAT32", "FLOAT32")]
     assert list(model.details["real"]) == ["conv"]
+
+
+def test_a_layer_after_integers_may_be_real():
+    """What the last integer operator gives is rounded inside it: nobody can read it unrounded."""
+    net = Net()
+    x = net.pair(net.conv(net.pair(net.input(1, 16, 8, 8)), 16))
+    x = net.pair(net.conv(x, 16), 0.05, 0)
+    y = net.graph.add(Conv(pads=(1, 1, 1, 1)), x, net.weight(16, 16, 3, 3), net.bias(16))
+    model = net.check(y, "auto", steps=3)
+    assert len(model.details["static"]) == 2 and len(model.details["dynamic"]) == 1
+
+
+def test_pairs_are_foreseen_only_where_they_are_used():
+    net = Net()
+    graph = net.graph
+
+    def real(*shape):
+        return graph.constant(net.draw.standard_normal(shape).astype(np.float32))
+
+    x = net.input(1, 16, 8, 8)
+    for name in ("a", "b"):
+        x = graph.add(Conv(pads=(1, 1, 1, 1)), x, real(16, 16, 3, 3), real(16), name=name)
+    x = graph.add(Conv(groups=16), graph.add(Gelu(), x), real(16, 1, 3, 3), real(16), name="depth")
+    x = graph.add(Gelu(), graph.add(Mean((2, 3)), graph.add(Gelu(), x)))
+    graph.output(graph.add(Gelu(), graph.add(Linear(), x, real(8, 16), real(8), name="head")), "y")
+    seen = observe(graph, [{"x": net.draw.standard_normal((1, 16, 8, 8)).astype(np.float32)}])
+    auto, static, dynamic = (foreseen(graph, seen, QdqOptions(), mode) for mode in ("auto", "static", "dynamic"))
+    assert auto.weights_only == {"head"} and list(auto.keep) == ["depth"]
+    assert not static.weights_only and not static.keep
+    assert dynamic.weights_only == {"a", "b", "head"} and list(dynamic.keep) == ["depth"]
+    quantise_operands(graph, seen, auto)
+    settle(graph)
+    decision = decide(graph, "auto")
+    assert list(decision.static) == ["a", "b"] and decision.dynamic == ["head"] and not decision.real
+
+
+def test_what_stays_real_for_its_kernel_is_said():
+    net, y = lonely()
+    net.graph.output(y, "y")
+    (note,) = write(net.graph, "int8").notes
+    assert note == "in float, as XNNPACK has no int8 kernels for them: 2 Gelu"
 
 
 def test_what_a_choice_leaves_is_no_pair_that_nobody_needs():
