@@ -81,7 +81,7 @@ def _spread(node: Node, x: list[Interval]) -> Interval:
     weight = node.input(1).data
     if weight is None or not math.isfinite(largest(x[0])):
         return UNKNOWN
-    rows = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(axis=1) * largest(x[0])
+    rows = np.abs(weight).reshape(len(weight), -1).sum(axis=1, dtype=np.float64) * largest(x[0])
     bias = node.optional(2)
     if bias is not None and bias.data is None:
         return UNKNOWN
