@@ -16,6 +16,8 @@ from ..ir.ops.shape import Reshape
 
 LARGEST = 2**28
 """Elements of a tensor: a thousand times what an edge device holds."""
+LARGEST_CONSTANT = 2**26
+"""Elements of a tensor that is computed while importing."""
 
 Result = Value | tuple[Value, ...]
 
@@ -98,6 +100,8 @@ class Call:
     def add(self, op: Op, *operands: Value | None) -> Any:
         """Add an op that stands for this node; integers and truth values of constants are computed at once.
 
+        So is whatever has no elements or is made of it: no pass or back end ever meets an empty tensor.
+
         Raises:
             ModelError: The result would be absurdly large.
         """
@@ -106,17 +110,21 @@ class Call:
         except ShapeError:
             return self.graph.add(op, *operands, name=self.name, sources=(self.name,))  # raises it with the node's name
         types = types if isinstance(types, tuple) else (types,)
+        known = all(value is None or value.is_constant for value in operands)
+        empty = any(value is not None and not value.type.size for value in operands)
+        computed = known and (empty or all(each.numpy.kind != "f" for each in types))
         for each in types:
-            if each.size > LARGEST:
+            if max(each.size, *each.shape, 0) > (LARGEST_CONSTANT if computed else LARGEST):
                 what = f"{self.node.op_type} '{self.name}' makes a tensor of the size {each.shape}"
                 raise ModelError(what, where=[self.name], do="export the model with smaller shapes")
-        arrays = [None if value is None else value.data for value in operands]
-        known = all(value is None or value.is_constant for value in operands)
-        if known and all(each.numpy.kind != "f" for each in types):
-            results = op.reference(*arrays)
+        if computed:
+            results = op.reference(*(None if value is None else value.data for value in operands))
             made = [self.graph.constant(a, self.name) for a in (results if isinstance(results, tuple) else (results,))]
-            return made[0] if len(made) == 1 else tuple(made)
-        return self.graph.add(op, *operands, name=self.name, sources=(self.name,))
+        elif not any(each.size for each in types):
+            made = [self.graph.constant(np.zeros(each.shape, each.dtype), self.name) for each in types]
+        else:
+            return self.graph.add(op, *operands, name=self.name, sources=(self.name,))
+        return made[0] if len(made) == 1 else tuple(made)
 
     def constant(self, array: Any, hint: str, dtype: str = "float32") -> Value:
         """A constant that this node brings along."""

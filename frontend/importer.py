@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from ..ir.errors import ModelError, Unsupported
@@ -14,13 +16,40 @@ from .shapes import infer
 MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What a rule stumbles over when a list is too short or an attribute of another type than ONNX demands."""
 
-HINTS = {
-    "If": "export in evaluation mode with fixed shapes, so that no control flow remains",
-    "Loop": "export in evaluation mode with fixed shapes, so that no control flow remains",
-    "QuantizeLinear": "give the float model; quantisation is done here",
-    "DequantizeLinear": "give the float model; quantisation is done here",
-    "Where": "export in evaluation mode with fixed shapes, so that masks become constants",
-}
+REFUSALS = (
+    (
+        r"If|Loop",
+        "what is computed decides on the way it takes or on the number of rounds; only constants may",
+        "export in evaluation mode with fixed shapes, so that control flow is decided or gone",
+    ),
+    (r"Scan", "it is read in no form", "write the steps out before the export, or use LSTM, GRU or RNN"),
+    (
+        r"Sequence\w*|SplitToSequence|ConcatFromSequence|Optional\w*",
+        "lists of tensors have no fixed memory",
+        "stack or concatenate the tensors before the export",
+    ),
+    (
+        r"String\w*|RegexFullMatch|TfIdfVectorizer|LabelEncoder|ai\.onnx\.ml\..*",
+        "it works on texts or tables, not on tensors of numbers",
+        "leave that step to the program that feeds the model",
+    ),
+    (
+        r"Random\w*|Bernoulli|Multinomial",
+        "its results differ from run to run",
+        "export in evaluation mode, without sampling",
+    ),
+    (
+        r"com\.microsoft\.nchwc\..*",
+        "it has the memory layout of one processor",
+        "save the optimised model with level ORT_ENABLE_EXTENDED, or give the model from before",
+    ),
+    (
+        r"NonZero|Unique|Compress|NonMaxSuppression",
+        "the size of its result depends on the data",
+        "leave that step to the program that reads the outputs",
+    ),
+)
+"""Operators that have no rule for a reason: which, why, and what to do instead."""
 
 
 def build(model: Model) -> Graph:
@@ -42,12 +71,18 @@ def _known_operators(model: Model) -> None:
         if kind(node) not in RULES:
             missing.setdefault(kind(node), []).append(label(node, index))
     if missing:
-        hints = [HINTS[name] for name in missing if name in HINTS]
+        counted = {name: f"{name} ({len(names)})" for name, names in sorted(missing.items())}
+        known = {
+            name: (reason, hint)
+            for name in counted
+            for pattern, reason, hint in REFUSALS
+            if re.fullmatch(pattern, name)
+        }
         raise Unsupported(
-            f"the model has operators that are not supported: {', '.join(sorted(missing))}",
+            f"the model has operators that are not supported: {', '.join(counted)}",
             where=[name for names in missing.values() for name in names],
-            why="; ".join(f"{name} ({len(names)})" for name, names in sorted(missing.items())),
-            do="; ".join(dict.fromkeys(hints))
+            why="; ".join(f"{text}: {known[name][0]}" if name in known else text for name, text in counted.items()),
+            do="; ".join(dict.fromkeys(hint for _, hint in known.values()))
             or "replace these layers before the export, or fix the shapes so that they fold",
         )
 
@@ -68,7 +103,8 @@ class _Builder:
         for each in self.model.graph.input:
             tensor = each.type.tensor_type
             shape = tuple(d.dim_value for d in tensor.shape.dim)
-            self.values[each.name] = self.graph.input(each.name, Type(dtype_of(tensor.elem_type), shape))
+            made = self.graph.input(each.name, Type(dtype_of(tensor.elem_type), shape))
+            self.values[each.name] = made if made.type.size else self.graph.constant(np.zeros(shape, made.dtype))
         read = {name for node in self.model.graph.node for name in node.input}
         read |= {each.name for each in self.model.graph.output}
         for index, node in enumerate(self.model.graph.node):

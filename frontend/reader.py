@@ -259,6 +259,8 @@ def _lift_constants(model: Model, folder: Path) -> None:
 
 
 def _constant(node: NodeProto, name: str, folder: Path) -> Array:
+    if len(node.attribute) != 1:
+        raise ModelError(f"the constant '{name}' has no value, or several", where=[name], do="export the model again")
     attribute: AttributeProto = node.attribute[0]
     if attribute.name == "value":
         tensor = onnx.TensorProto()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from onnx import ValueInfoProto
 
 from ..ir.errors import ModelError, UsageError
 from ..ir.graph import Type
+from .call import LARGEST
 from .model import Model, dtype_of
 
 Dimension = int | str
@@ -37,6 +39,9 @@ def bind(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
     open_ones = []
     for name, dimensions in declared.items():
         shape = shapes.get(name) or tuple(_size(d, axis, symbols, declared) for axis, d in enumerate(dimensions))
+        if max(math.prod(shape), *shape, 0) > LARGEST:
+            what = f"the input '{name}' has the impossible size {'x'.join(map(str, shape))}"
+            raise ModelError(what, where=[name], do="export the model with smaller shapes")
         if -1 in shape:
             open_ones.append((name, dimensions))
         _set_shape(inputs[name], shape)

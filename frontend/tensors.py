@@ -23,7 +23,7 @@ def decode(tensor: TensorProto, folder: Path) -> Array:
         ModelError: Its size is absurd, its bytes are missing or lie outside `folder`, or it holds NaN or infinity.
     """
     count = math.prod(tensor.dims)
-    if min(tensor.dims, default=0) < 0 or count > LIMIT:
+    if min(tensor.dims, default=0) < 0 or max(count, *tensor.dims, 0) > LIMIT:
         raise ModelError(f"the weight '{tensor.name}' has the impossible size {list(tensor.dims)}", where=[tensor.name])
     if tensor.data_type == TensorProto.STRING or dtype_of(tensor.data_type) == "undefined":
         raise ModelError(f"the weight '{tensor.name}' holds no numbers", where=[tensor.name])

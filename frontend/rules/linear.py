@@ -10,7 +10,7 @@ from ...ir.graph import Value
 from ...ir.ops.elementwise import Add, Mul
 from ...ir.ops.linear import Linear, MatMul
 from ...ir.ops.quant import Dequantize
-from ...ir.ops.shape import Transpose
+from ...ir.ops.shape import Reshape, Transpose
 from ..call import Call, Result, rule
 
 
@@ -59,6 +59,15 @@ def transposed(call: Call, b: Value) -> Value:
         return call.graph.constant(np.ascontiguousarray(b.array.T), name)
 
 
+def _unflattened(a: Value) -> Value:
+    """Rows before they were joined to a matrix, as optimisers do for Gemm; a Linear takes them as they were."""
+    maker = a.producer
+    if maker is None or not isinstance(maker.op, Reshape) or a.shape[0] == 1:
+        return a
+    source = maker.input(0)
+    return source if source.shape[-1:] == a.shape[-1:] else a
+
+
 @rule("Gemm")
 def gemm(call: Call) -> Result:
     """alpha * a b + beta * c, either matrix transposed; with constant b and vector c it is a Linear."""
@@ -78,8 +87,7 @@ def gemm(call: Call) -> Result:
         )
         if alpha == beta == 1 and (c is None or fits):
             bias = None if c is None else c if c.shape == (width,) else call.vector(2, width)
-            result: Value = call.add(Linear(), a, weight, bias)
-            return result
+            return call.reshape(call.add(Linear(), _unflattened(a), weight, bias), (a.shape[0], width))
         y = call.add(Linear(), a, weight)
     y = y if alpha == 1 else call.add(Mul(), y, call.constant(alpha, "alpha"))
     if c is None:

@@ -15,7 +15,12 @@ from ..call import Call, Result, rule
 from .terms import add, choose, div, equal, mul, sub, total
 
 
-@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+@rule(
+    "LayerNormalization",
+    "RMSNormalization",
+    "com.microsoft.LayerNormalization",
+    "com.microsoft.SimplifiedLayerNormalization",
+)
 def layer_norm(call: Call) -> Result:
     """Over the last axis; over several, they are joined to one first."""
     x = call.x

@@ -90,6 +90,7 @@ def gather(call: Call) -> Result:
     if indices.data is not None and indices.data.size:
         inside = -size <= indices.data.min() <= indices.data.max() < size
         call.demand(inside, f"an index is outside the {size} of axis {axis}")
+    call.demand(size > 0 or not indices.type.size, f"axis {axis} has nothing to gather from")
     result: Value = call.add(Gather(axis), x, indices)
     return result
 

@@ -49,6 +49,7 @@ def unsqueeze(call: Call) -> Result:
     axes = call.setting("axes", 1, ())
     rank = len(call.x.shape) + len(axes)
     new, sizes = {call.axis(a, rank) for a in axes}, iter(call.x.shape)
+    call.demand(len(new) == len(axes), f"the axes {axes} repeat")
     return call.reshape(call.x, [1 if i in new else next(sizes) for i in range(rank)])
 
 
@@ -65,6 +66,7 @@ def concat(call: Call) -> Result:
     """Along an axis."""
     operands = [call[i] for i in range(len(call.operands))]
     axis = call.axis(call.attr("axis"), len(operands[0].shape))
+    operands = [each for each in operands if each.shape[axis]] or operands[:1]
     result: Value = operands[0] if len(operands) == 1 else call.add(ops.Concat(axis), *operands)
     return result
 
