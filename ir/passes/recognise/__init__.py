@@ -11,6 +11,7 @@ from .duplicates import RecogniseDuplicates
 from .groupnorm import RecogniseGroupnorm
 from .headwise import RecogniseHeadwise
 from .joined_rows import RecogniseJoinedRows
+from .l2norm import RecogniseL2norm
 from .layernorm import RecogniseLayernorm
 from .linear import RecogniseLinear
 from .masks import RecogniseMasks
@@ -30,6 +31,7 @@ RECOGNISE: tuple[Pass, ...] = (
     RecogniseLinear(),  # biases in place, so that weight rows can be chosen together with them
     RecogniseSoftmax(),  # before its exponential looks like part of an activation
     RecogniseLayernorm(),  # decomposed norms, before their products look like anything else
+    RecogniseL2norm(),  # likewise lengths
     RecogniseGroupnorm(),  # needs the Reshapes around it as the exporter wrote them
     RecogniseActivation(),  # before anything folds a factor that is part of one
     RecogniseTokennorm(),  # norms over tokens move before Reshapes ...

@@ -42,13 +42,14 @@ def _attention(match: Match) -> Value:
     q = tokens_of(graph, scores.queries, at_q, layout, "q", sharing.order, scores.turned)
     k = tokens_of(graph, scores.keys, at_k, layout, "k", sharing.shared, not scores.turned)
     v = tokens_of(graph, values, at_v, layout, "v", sharing.shared, side == 1)
-    if (gain != gain[0]).any():
-        factors = np.repeat(gain[sharing.order] / gain[0], q.shape[2] // layout.heads).astype(q.dtype)
+    if (gain != gain[0, 0]).any():
+        factors = (gain[:, sharing.order, None] / gain[0, 0]).astype(q.dtype)
+        factors = factors if layout.heads == 1 else np.repeat(factors[0, :, 0], q.shape[2] // layout.heads)
         q = graph.add(Mul(), q, graph.constant(factors, f"{root.name}.gain"), sources=sources)
     batch, rows, width = q.shape
     q = shaped(graph, q, (batch, rows * sharing.queries, width // sharing.queries), sources)
     table = None if bias is None else graph.constant(bias.astype(q.dtype), f"{root.name}.bias")
-    op = Attention(sharing.heads, float(gain[0]) * at_q.factor * at_k.factor)
+    op = Attention(sharing.heads, float(gain[0, 0]) * at_q.factor * at_k.factor)
     attended = graph.add(op, q, k, v, table, name=root.name, sources=sources)
     attended = shaped(graph, attended, (batch, rows, attended.shape[2] * sharing.queries), match.sources)
     by_head = apart(graph, attended, layout, sharing, side == 1, match.sources)
@@ -74,11 +75,13 @@ def _weights_of(match: Match) -> tuple[int, list[Node]]:
 
 
 def _gain(scores: Scores, layout: Layout) -> Array:
-    """The factor of each head."""
-    full = layout.by_head(np.broadcast_to(scores.gain, (*scores.shape[:-2], 1, 1)))
-    if not (full == full[:1]).all():
+    """The factor of each head as [1, H]; as [B, 1] where heads are a batch."""
+    full = layout.by_head(np.broadcast_to(scores.gain, (*scores.shape[:-2], 1, 1)))[:, :, 0, 0]
+    if (full == full[:1]).all():
+        return np.asarray(full[:1])
+    if layout.heads > 1:
         raise Miss("the factor differs between images or windows")
-    return np.asarray(full[0, :, 0, 0])
+    return np.asarray(full)
 
 
 def _bias(scores: Scores, layout: Layout, sharing: Sharing) -> Array | None:

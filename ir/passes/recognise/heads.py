@@ -130,6 +130,8 @@ def layout_of(origin: Origin) -> Layout:
     lead = numbers.shape[:-2]
     if len(lead) == 1:  # joined with the batch, torch.bmm style
         return Layout(_joined(numbers[:, 0, 0] % origin.source.shape[-1], origin.source.shape[0]), 1)
+    if not origin.moves and len(lead) > 1:  # heads lie apart as they are computed: problems side by side
+        return Layout((*lead, 1), len(lead))
     for axes in (1, 2):  # heads are part of the channels, or on the axis before them
         channels = numbers % math.prod(origin.source.shape[-axes:])
         differing = [axis for axis in range(len(lead)) if (channels != channels.take([0], axis)).any()]

@@ -96,11 +96,11 @@ def _norm(match: Match, centred: bool) -> Value:
             reason = "it is centred" if found.centred else "it is not centred"
             continue
         require_inner(match.graph, root, match.nodes)
-        return _affine(match, _plain(match, x, found), found)
+        return with_affine(match, normed(match, x, found), found)
     raise Miss(reason)
 
 
-def _plain(match: Match, x: Value, found: Found) -> Value:
+def normed(match: Match, x: Value, found: Found) -> Value:
     """The norm without scale and shift; axes that no op normalises are moved or joined first."""
     rank, axes = x.type.rank, found.axes
     kind = LayerNorm if found.centred else RMSNorm
@@ -125,7 +125,7 @@ def _plain(match: Match, x: Value, found: Found) -> Value:
     raise Miss(f"the mean is over axes {axes} of {x.shape}")
 
 
-def _affine(match: Match, value: Value, found: Found) -> Value:
+def with_affine(match: Match, value: Value, found: Found) -> Value:
     """Scale and shift as they were spelt; those along the channels join the norm later."""
     for op, array in ((Mul(), found.scale), (Add(), found.shift)):
         if array is None or (isinstance(op, Mul) and np.allclose(array, 1, rtol=1e-6, atol=0)):
