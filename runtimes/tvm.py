@@ -1,8 +1,9 @@
-"""Runs compiled TVM libraries with TVM's runtime on one thread: here, or on a device behind an RPC tracker.
+"""Runs compiled TVM libraries with TVM's runtime: here, or on a device behind an RPC tracker.
 
 A library is code. One in an artifact is loaded only if its hash is that of the manifest; a bare file that the caller
 names is held against what such a library must look like, and then trusted. With EDGESMITH_TVM_DEVICE=HOST:PORT/KEY the
-library is sent to a device that waits with that key at that tracker.
+library is sent to a device that waits with that key at that tracker. A library runs on the number of threads that it
+was compiled for, or on TVM_NUM_THREADS where that is less; a device's server has a TVM_NUM_THREADS of its own.
 """
 
 from __future__ import annotations
@@ -63,7 +64,6 @@ class Local:
         """
         tvm = _tvm()
         self.file = file
-        self.device = f"TVM {metadata.version('apache-tvm')}, one thread"
         try:
             self._library = tvm.runtime.load_module(str(file))
             vm = tvm.relax.VirtualMachine(self._library, tvm.cpu())
@@ -71,12 +71,16 @@ class Local:
         except Exception as error:  # TVM raises all kinds, which share only this base
             raise ModelError("TVM cannot load the library", where=[str(file)], why=_first(error)) from error
         _require_vectors(self.about["vectors"], file)
+        self._threads = int(self.about.get("threads", 1))
+        number = _gather(self._threads)
+        self.device = f"TVM {metadata.version('apache-tvm')}, {'one thread' if number == 1 else f'{number} threads'}"
         self._main = vm[MAIN]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One inference."""
         tvm = _tvm()
         given = [tvm.runtime.tensor(array) for array in _in_order(self.about, self.file, inputs)]
+        _gather(self._threads)
         try:
             results = self._main(*given)
         except Exception as error:  # as above
@@ -101,6 +105,7 @@ class Local:
 
         vm = tvm.relax.VirtualMachine(self._library, tvm.cpu())
         vm.set_instrument(watch)
+        _gather(self._threads)
         for _ in range(runs):
             vm[MAIN](*given)
         names = self.about["layers"]
@@ -124,7 +129,7 @@ class Remote:
         tvm, (host, port, self.key) = _tvm(), place
         rpc = importlib.import_module("tvm.rpc")
         self.file = file
-        self.device = f"{self.key} behind {host}:{port}, TVM {metadata.version('apache-tvm')}, one thread"
+        self.device = f"{self.key} behind {host}:{port}, TVM {metadata.version('apache-tvm')}"
         try:
             socket.create_connection((host, port), TRACKER_SECONDS).close()  # TVM itself would try for a minute
             tracker = rpc.connect_tracker(host, port)
@@ -211,6 +216,9 @@ class Tvm:
 @cache
 def _tvm() -> Any:
     """TVM, without PyTorch: its bridge would load it wherever it is installed, for seconds and nothing."""
+    # Its pool of threads is as large as this says when the first kernel runs; bound to cores, it would bind the caller.
+    os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
     absent = "torch" not in sys.modules
     if absent:
         sys.modules["torch"] = None  # type: ignore[assignment]
@@ -223,6 +231,15 @@ def _tvm() -> Any:
         if absent:
             del sys.modules["torch"]
     return tvm
+
+
+def _gather(threads: int) -> int:
+    """Have so many threads of TVM's pool share the kernels that follow; how many it has."""
+    if threads == 1:
+        return 1
+    tvm = _tvm()
+    tvm.get_global_func("runtime.config_threadpool")(-1, threads)
+    return int(tvm.get_global_func("runtime.NumThreads")())
 
 
 def _file(artifact: Path) -> Path:

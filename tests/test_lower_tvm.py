@@ -6,14 +6,16 @@ import dataclasses
 import faulthandler
 import json
 import random
+import runpy
 from functools import partial
 from operator import methodcaller
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edgesmith import lowering, runtimes, targets
+from edgesmith import lowering, targets
 from edgesmith.ir.errors import InternalError, MachineError, Unsupported, UsageError
 from edgesmith.ir.graph import Graph, Quant, Type
 from edgesmith.ir.interpret import run
@@ -31,8 +33,8 @@ from edgesmith.lowering.tvm.machine import Machine
 from edgesmith.lowering.tvm.spellings import SPELLINGS
 from edgesmith.lowering.tvm.views import Access, View, merged
 
-BOUND = 1e-5
-HERE = Machine.of(targets.get("tvm-cpu").format)
+SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tvm_libraries.py"))))
+HERE, needs_tvm, outputs, agree = SHARED.HERE, SHARED.needs_tvm, SHARED.outputs, SHARED.agree
 ARM = Machine.of(targets.get("tvm-cpu-aarch64").format)
 WEIGHTS = ("Linear", "Conv", "PatchEmbed", "LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "RepNorm", "Affine",
            "Gather")  # fmt: skip
@@ -40,10 +42,6 @@ WEIGHTS = ("Linear", "Conv", "PatchEmbed", "LayerNorm", "RMSNorm", "GroupNorm", 
 
 def sample(*shape):
     return np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
-
-
-def needs_tvm():
-    return pytest.importorskip("tvm", reason="pip install edgesmith[tvm]")
 
 
 def read(view, flat):
@@ -104,6 +102,10 @@ def test_processors():
     assert (HERE.lanes, HERE.registers, ARM.lanes, ARM.registers) == (8, 16, 4, 32)
     assert Machine.of({"mtriple": "x86_64-linux-gnu", "features": ["+avx512f"]}).lanes == 16
     assert Machine.of({"mtriple": "riscv64-linux-gnu"}).lanes == 1
+    assert Machine.of({"mtriple": "a-b", "threads": 3}).threads == HERE.shared("3").threads == 3
+    for wrong in ("0", "-1", "many", "100", "1.5", ""):
+        with pytest.raises(UsageError, match="threads"):
+            HERE.shared(wrong)
     for wrong in ({}, {"mtriple": "x86"}, {"mtriple": 3}, {"mtriple": "a-b", "features": ["avx2"]}, {"cpu": "x"}):
         with pytest.raises(UsageError):
             Machine.of(wrong)
@@ -183,23 +185,6 @@ def examples():
                 wanted[f"{op}/{number}/{at}"] = reference
                 graph.output(value, f"{op}/{number}/{at}")
     return graph, feeds, wanted
-
-
-def outputs(graph, feeds, folder, machine=HERE):
-    """What the compiled graph computes."""
-    child.build(lower(graph, machine)[0], folder / "model.so")
-    session = runtimes.load("tvm").open(folder / "model.so")
-    try:
-        return session.run(feeds)
-    finally:
-        session.close()
-
-
-def agree(found, wanted):
-    assert set(found) == set(wanted)
-    for name, reference in wanted.items():
-        assert found[name].shape == reference.shape and found[name].dtype == np.float32
-        assert np.abs(found[name] - reference).max() <= BOUND * np.abs(reference).max(), name
 
 
 def test_every_float_op_is_known_or_refused_by_name():

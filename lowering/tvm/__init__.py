@@ -37,7 +37,7 @@ class Tvm:
             "device": Option(
                 "", help="Where to measure, if not here: HOST:PORT/KEY of an RPC tracker and a device's key."
             ),
-            "threads": Option("", help="Threads that share the work; the target's own number, usually 1, if not given."),
+            "threads": Option("", help="Threads that share the work; the target's own number (1) if not given."),
             "tiles": Option("", help="A file of tile sizes that a tuned compile kept: its manifest.json, or its own."),
         }
 

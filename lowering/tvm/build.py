@@ -35,7 +35,7 @@ def function(kernel: Kernel, name: str, kinds: tuple[Buffer, ...], machine: Mach
             builder.func_name(name)
             builder.func_attr({"tirx.noalias": True})
             given = [builder.arg(f"x{at}", builder.buffer((k.size,), k.dtype)) for at, k in enumerate(kinds)]
-            kernel.emit(Body(), given[:-1], given[-1], machine)
+            kernel.emit(Body(machine.threads), given[:-1], given[-1], machine)
     return made.get()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from ...ir.errors import UsageError
 
 __all__ = ["Machine"]
 
-KNOWN = {"mtriple", "mcpu", "features", "zig"}
+KNOWN = {"mtriple", "mcpu", "features", "zig", "threads"}
 WIDTHS = {"avx512f": (16, 32), "avx2": (8, 16), "neon": (4, 32), "sse2": (4, 16)}
 """Lanes of 32 bits and number of the vector registers that a feature brings, the widest first."""
 
@@ -27,16 +28,17 @@ CACHE = 32 * 1024
 
 @dataclass(frozen=True)
 class Machine:
-    """A processor and the system it runs."""
+    """A processor, the system it runs, and the threads that share the work of a kernel."""
 
     triple: str
     cpu: str = ""
     features: tuple[str, ...] = ()
     zig: str = ""
+    threads: int = 1
 
     @classmethod
     def of(cls, format: Mapping[str, Any]) -> Machine:
-        """Read a target's table: `mtriple` (required), `mcpu`, `features` (as "+avx2"), `zig` (default: the triple).
+        """Read a target's table: `mtriple` (required), `mcpu`, `features` ("+avx2"), `zig` (the triple), `threads` (1).
 
         Raises:
             UsageError: Something is missing, unknown or of the wrong type.
@@ -50,7 +52,14 @@ class Machine:
         wrong = [each for each in features if not (isinstance(each, str) and re.fullmatch(r"[+-][\w.-]+", each))]
         if wrong:
             raise UsageError(what, why=f"features {wrong}", do='begin each with + or -, as in "+avx2"')
-        return cls(triple, str(format.get("mcpu", "")), features, str(format.get("zig", triple)))
+        found = cls(triple, str(format.get("mcpu", "")), features, str(format.get("zig", triple)))
+        return found.shared(str(format.get("threads", 1)))
+
+    def shared(self, threads: str) -> Machine:
+        """The same with so many threads; raises `UsageError` for what is no number of threads."""
+        if not re.fullmatch(r"[1-9]\d?", threads):
+            raise UsageError(f"threads={threads} is no number of threads", do="give a number from 1 to 99")
+        return dataclasses.replace(self, threads=int(threads))
 
     @property
     def architecture(self) -> str:

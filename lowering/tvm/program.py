@@ -86,4 +86,6 @@ class Program:
             for key, given in (("inputs", self.inputs), ("outputs", self.outputs))
         }
         layers = [[call.layer, call.kind] for call in self.calls]
-        return {"name": self.name, "vectors": self.machine.best, **ports, "layers": layers}
+        return {
+            "name": self.name, "vectors": self.machine.best, "threads": self.machine.threads, **ports, "layers": layers
+        }  # fmt: skip

@@ -14,11 +14,13 @@ from ...ir.ops import activation, conv, linear, norm, pool, shape
 from ...ir.ops.attention import Attention
 from .elements import ELEMENTS, elements
 from .kernels.attention import Attend
-from .kernels.convolution import Convolution, Depthwise, Panels, Window
+from .kernels.convolution import Convolution, Panels
 from .kernels.elementwise import Assembly, Piece
+from .kernels.neighbours import Gathering, Interpolation
 from .kernels.product import Product, fitting, pack_columns, pack_rows
 from .kernels.rows import Norm, Reduction, Softmax
-from .kernels.windows import Gathering, Interpolation, Pooling
+from .kernels.sliding import Depthwise, Pooling
+from .kernels.window import Window
 from .site import FormError, Site
 from .views import Access, View, merged
 

@@ -48,6 +48,7 @@ def tuned(graph: Graph, machine: Machine, known: Tiles, minutes: float, device: 
         UsageError: The target is not this computer and no device is given.
         MachineError: No product could be measured: TVM crashes, or the device is gone.
     """
+    machine = machine.shared("1")  # a tile is one core's; a thread computes several
     place = address(device)
     if place is None and not _here(machine):
         what = f"code for {machine.triple} does not run on this computer"

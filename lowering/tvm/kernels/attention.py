@@ -51,18 +51,23 @@ class Attend:
         """See `Kernel`."""
         lanes, rows = machine.lanes, self.scores.rows
         over, across = self._room(self.keys, self.scores, lanes), self._room(self.width, self.values, lanes)
-        keys, values = body.scratch(self.depth * over), body.scratch(self.keys * across)
-        table, factors = body.scratch(rows * over), body.scratch(rows)
-        with body.loop(self.batch) as b, body.loop(self.heads) as h:
-            self._pack(body, operands[1], keys, (b, h), lanes)
-            self._pack_values(body, operands[2], values, (b, h), lanes)
-            with body.loop(-(-self.queries // rows)) as at:
-                row = body.least(at * rows, self.queries - rows)
-                self._score(body, operands, (keys, table), (b, h, row), lanes)
-                for i in range(rows):
-                    self._mask(body, operands, table, (b, h, row, i), over, lanes)
-                    body.store(factors, softmax_row(body, table, i * over, over, lanes), i)
-                self._weigh(body, (table, factors, values), result, (b, h, row), lanes)
+        work = self.batch * self.heads * self.queries * self.keys * (self.depth + self.width)
+        # Whole heads are most work with least waiting, where they can be shared evenly; queries of one head always can.
+        even = max(self.batch, self.heads) % body.threads == 0
+        with body.teams((self.batch, self.heads), work if even else 0) as heads:
+            keys, values = body.scratch(self.depth * over), body.scratch(self.keys * across)
+            with heads() as (b, h):
+                self._pack(body, operands[1], keys, (b, h), lanes)
+                self._pack_values(body, operands[2], values, (b, h), lanes)
+                with body.team(-(-self.queries // rows), 0 if even else work // (self.batch * self.heads)) as share:
+                    table, factors = body.scratch(rows * over), body.scratch(rows)
+                    with share() as at:
+                        row = body.least(at * rows, self.queries - rows)
+                        self._score(body, operands, (keys, table), (b, h, row), lanes)
+                        for i in range(rows):
+                            self._mask(body, operands, table, (b, h, row, i), over, lanes)
+                            body.store(factors, softmax_row(body, table, i * over, over, lanes), i)
+                        self._weigh(body, (table, factors, values), result, (b, h, row), lanes)
 
     @staticmethod
     def _room(size: int, tile: Tile, lanes: int) -> int:

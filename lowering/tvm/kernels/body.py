@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 __all__ = ["Body", "Buffer", "Expr"]
@@ -14,15 +14,19 @@ Expr = Any
 Buffer = Any
 """A flat buffer of TIR."""
 
+LEAST_WORK = 1 << 18
+"""Multiply-adds that take as long as waking threads does, some ten microseconds."""
+
 
 class Body:
     """The body of the function that is being built; TVM is imported with the first one."""
 
-    def __init__(self) -> None:
-        """Bind TVM's builders."""
+    def __init__(self, threads: int = 1) -> None:
+        """Bind TVM's builders; work is shared among so many threads."""
         from tvm import tirx
         from tvm.tirx.script import builder
 
+        self.threads = threads
         self.tir: Any = tirx
         self._build: Any = builder
 
@@ -46,11 +50,56 @@ class Body:
         with self.loop(counts[0]) as at, self.loops(counts[1:]) as rest:
             yield (at, *rest)
 
-    def sweep(self, count: int, lanes: int, visit: Callable[[Expr, int], None]) -> None:
-        """Visit 0 to `count`: whole vectors first, then the rest one by one; `visit` gets the place and the lanes."""
+    @contextmanager
+    def team(self, count: Expr, work: int) -> Iterator[Callable[[], AbstractContextManager[Expr]]]:
+        """Share `count` runs of a block among the threads, where all of them are so many multiply-adds.
+
+        Gives a function that loops over a thread's own part. What is stored between the two is the thread's own, and so
+        must be whatever the block writes, or else it writes what every other thread would.
+        """
+        threads = min(self.threads, count) if isinstance(count, int) else self.threads
+        if threads <= 1 or work < LEAST_WORK:
+            yield lambda: self.loop(count)
+            return
+        with self._build.parallel(0, threads) as thread:
+            first = self.tir.floordiv(thread * count, threads)
+            size: Expr = self.tir.floordiv((thread + 1) * count, threads) - first
+            if isinstance(count, int) and count % threads == 0:
+                first, size = thread * (count // threads), count // threads
+            yield lambda: self._part(first, size)
+
+    @contextmanager
+    def _part(self, first: Expr, size: Expr) -> Iterator[Expr]:
+        with self.loop(size) as at:
+            yield first + at
+
+    @contextmanager
+    def teams(
+        self, counts: tuple[int, ...], work: int
+    ) -> Iterator[Callable[[], AbstractContextManager[tuple[Expr, ...]]]]:
+        """`team` for loops one inside the other, of which the longest is shared."""
+        axis = counts.index(max(counts)) if counts else 0
+        with self.team(counts[axis] if counts else 1, work) as share:
+            yield lambda: self._nest(counts, axis, share)
+
+    @contextmanager
+    def _nest(
+        self, counts: tuple[int, ...], axis: int, share: Callable[[], AbstractContextManager[Expr]]
+    ) -> Iterator[tuple[Expr, ...]]:
+        if not counts:
+            yield ()
+            return
+        with self.loops(counts[:axis]) as before, share() as at, self.loops(counts[axis + 1 :]) as after:
+            yield (*before, at, *after)
+
+    def sweep(self, count: int, lanes: int, visit: Callable[[Expr, int], None], work: int = 0) -> None:
+        """Visit 0 to `count`: whole vectors first, then the rest one by one; `visit` gets the place and the lanes.
+
+        With `work` (see `team`), threads share the vectors.
+        """
         whole = count // lanes if lanes > 1 else 0
         if whole:
-            with self.loop(whole) as at:
+            with self.team(whole, work) as share, share() as at:
                 visit(at * lanes, lanes)
         if rest := count - whole * lanes:
             with self.loop(rest) as at:
@@ -63,16 +112,6 @@ class Body:
             return
         with self.loop(-(-count // lanes)) as at:
             visit(self.least(at * lanes, count - lanes), lanes)
-
-    @contextmanager
-    def when(self, value: Expr, wanted: int) -> Iterator[None]:
-        """Run the block if a number has that value."""
-        if isinstance(value, int):
-            assert value == wanted
-            yield
-            return
-        with self.provided(value == wanted):
-            yield
 
     @contextmanager
     def provided(self, condition: Expr) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from .body import Body, Buffer, Expr
 from .spec import Formula
 
 __all__ = ["Assembly", "Elementwise", "Piece"]
+
+COST = 4
+"""Multiply-adds that an element on its way through memory costs."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Elementwise:
     def emit(self, body: Body, operands: Sequence[Buffer], result: Buffer, machine: Machine) -> None:
         """See `Kernel`."""
         *outer, inner = self.shape
-        with body.loops(tuple(outer)) as index:
+        work = COST * math.prod(self.shape)
+        with body.teams(tuple(outer), work) as share, share() as index:
 
             def visit(at: Expr, lanes: int) -> None:
                 here = (*index, at)
@@ -38,7 +43,7 @@ class Elementwise:
                 loaded = [body.load(buffer, access(*here), lanes, access.strides[-1]) for buffer, access in pairs]
                 body.store(result, self.formula.apply(body, loaded, lanes), self.out(*here), lanes)
 
-            body.sweep(inner, machine.lanes, visit)
+            body.sweep(inner, machine.lanes, visit, 0 if outer else work)
 
 
 @dataclass(frozen=True)

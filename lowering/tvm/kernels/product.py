@@ -100,21 +100,24 @@ class Product:
         """See `Kernel`."""
         a, b, *more = operands
         width = self.tile.vectors * machine.lanes
-        panels = -(-self.columns // width)
-        sums = body.registers(self.tile.rows * self.tile.vectors, machine.lanes)
+        panels, steps = -(-self.columns // width), -(-self.rows // self.tile.rows)
         packed = b if self.b is None else body.scratch(panels * self.depth * width)
         with body.loops(self.batch) as batch:
             if self.b is not None:
                 self._pack(body, (b, packed), self.b, batch, machine)
-            with body.loop(panels) as panel, body.loop(-(-self.rows // self.tile.rows)) as at:
-                row = body.least(at * self.tile.rows, self.rows - self.tile.rows)
-                column = body.least(panel * width, max(0, self.columns - width))
-                tile_product(
-                    body, sums, self.tile, machine.lanes, self.depth,
-                    lambda i, k: body.load(a, self.a(*batch, row + i, k)),
-                    lambda k, j: body.load(packed, (panel * self.depth + k) * width + j * machine.lanes, machine.lanes),
-                )  # fmt: skip
-                self._finish(body, sums, more, result, (*batch, row, column), machine)
+            with body.teams((panels, steps), self.rows * self.depth * self.columns) as share:
+                sums = body.registers(self.tile.rows * self.tile.vectors, machine.lanes)
+                with share() as (panel, at):
+                    row = body.least(at * self.tile.rows, self.rows - self.tile.rows)
+                    column = body.least(panel * width, max(0, self.columns - width))
+                    tile_product(
+                        body, sums, self.tile, machine.lanes, self.depth,
+                        lambda i, k: body.load(a, self.a(*batch, row + i, k)),
+                        lambda k, j: body.load(
+                            packed, (panel * self.depth + k) * width + j * machine.lanes, machine.lanes
+                        ),
+                    )  # fmt: skip
+                    self._finish(body, sums, more, result, (*batch, row, column), machine)
 
     def _pack(
         self, body: Body, buffers: tuple[Buffer, Buffer], access: Access, batch: tuple[Expr, ...], machine: Machine

@@ -17,6 +17,9 @@ __all__ = ["LOWEST", "Fold", "Norm", "Reduction", "Softmax", "softmax_row"]
 LOWEST = -3.0e38
 """Stands for minus infinity, whose difference from itself is no number."""
 
+COST = 8
+"""Multiply-adds that an element costs that is read two or three times."""
+
 Combine = Callable[[Body, Expr, Expr], Expr]
 
 COMBINE: dict[str, tuple[float, Combine]] = {
@@ -85,26 +88,32 @@ class Softmax:
         """See `Kernel`."""
         (x,), lanes = operands, machine.lanes
         whole = -(-self.size // lanes) * lanes
-        row = body.scratch(whole)
-        with body.loops(self.outer) as index:
-            place: Expr = 0
-            for extent, at in zip(self.outer, index, strict=True):
-                place = place * extent + at
-            copy = self.source
-            body.sweep(
-                self.size, lanes,
-                lambda at, n: body.store(row, body.load(x, copy(*index, at), n, copy.strides[-1]), at, n),
-            )  # fmt: skip
-            body.sweep(whole - self.size, 1, lambda at, n: body.store(row, body.number(LOWEST), at + self.size))
-            scale = softmax_row(body, row, 0, whole, lanes)
-            factor = body.registers(1, 1)
-            body.put(factor, 0, scale)
+        with body.teams(self.outer, COST * math.prod(self.outer) * self.size) as share:
+            row = body.scratch(whole)
+            with share() as index:
+                self._row(body, x, row, result, index, lanes)
 
-            def visit(at: Expr, n: int) -> None:
-                value = body.load(row, at, n) * body.spread(body.get(factor, 0), n)
-                body.store(result, value, place * self.size + at, n)
+    def _row(self, body: Body, x: Buffer, row: Buffer, result: Buffer, index: tuple[Expr, ...], lanes: int) -> None:
+        """One row, in a copy that is whole vectors."""
+        whole = -(-self.size // lanes) * lanes
+        place: Expr = 0
+        for extent, at in zip(self.outer, index, strict=True):
+            place = place * extent + at
+        copy = self.source
+        body.sweep(
+            self.size, lanes,
+            lambda at, n: body.store(row, body.load(x, copy(*index, at), n, copy.strides[-1]), at, n),
+        )  # fmt: skip
+        body.sweep(whole - self.size, 1, lambda at, n: body.store(row, body.number(LOWEST), at + self.size))
+        scale = softmax_row(body, row, 0, whole, lanes)
+        factor = body.registers(1, 1)
+        body.put(factor, 0, scale)
 
-            body.sweep(self.size, lanes, visit)
+        def visit(at: Expr, n: int) -> None:
+            value = body.load(row, at, n) * body.spread(body.get(factor, 0), n)
+            body.store(result, value, place * self.size + at, n)
+
+        body.sweep(self.size, lanes, visit)
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ class Norm:
         """See `Kernel`."""
         (x, *more), lanes = operands, machine.lanes
         size = self.channels * self.pixels
-        with body.loop(self.rows) as row:
+        with body.team(self.rows, COST * self.rows * size) as share, share() as row:
             first = self.start + row * size
             mean, factor = body.registers(1, 1), body.registers(1, 1)
             body.put(mean, 0, body.number(0.0))
@@ -202,5 +211,6 @@ class Reduction:
             value = value if self.factor == 1.0 else value * body.number(self.factor, 1 if along else n)
             body.store(result, value, place, 1 if along else n)
 
-        with body.loops(tuple(outer)) as index:
+        work = COST * math.prod(self.kept) * math.prod(self.reduced)
+        with body.teams(tuple(outer), work) as share, share() as index:
             body.sweep(inner, 1 if along else lanes, lambda at, n: one((*index, at), n))
