@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ..ir.errors import EdgesmithError
 
-__all__ = ["Progress", "bench", "compile", "doctor", "error", "progress", "run", "show", "targets"]
+__all__ = ["Progress", "bench", "check", "compile", "doctor", "error", "progress", "run", "show", "targets"]
 
 Data = Mapping[str, Any]
 PIPE_WIDTH = 160
@@ -235,8 +235,7 @@ def bench(data: Data) -> None:
     if sides[0]["wall_ms"]:
         operators(sides)
     if stopped := data["stopped"]:
-        lines = [stopped["what"], *(f"  {part}: {stopped[part]}" for part in ("why", "do") if stopped[part])]
-        ERR.print("[bold red]error:[/]", escape("\n".join(lines)))
+        stop(stopped)
 
 
 def verdict(ratio: Data) -> str:
@@ -276,6 +275,81 @@ def operators(sides: Sequence[Data]) -> None:
     OUT.print(table)
     for layer in sorted(sides[0]["layers"], key=lambda layer: -layer["ms"])[:LAYERS]:
         OUT.print(f"    {layer['ms']:8.3f} ms  {escape(layer['name'][-NAME:])} [dim]{escape(layer['kind'])}[/]")
+
+
+def check(data: Data) -> None:
+    """What is recognised; then a line for each way to compile, and all that is missing, each reason once."""
+    if not data["imports"]:
+        OUT.print(f"[bold]{escape(data['name'])}[/] [red]does not import[/]")
+        stop(data["stopped"])
+        return
+    OUT.print(f"[bold]{escape(data['name'])}[/] imports: {data['nodes']} nodes, {data['macs']:,} MACs,"
+              f" {data['parameters']:,} parameters")  # fmt: skip
+    for family, kinds in data["blocks"].items():
+        OUT.print(f"  {family:<12} {counts(kinds)}")
+    table = _table("back end", "takes it", "RAM", "flash or file", "operators", "targets", title="Targets")
+    table.columns[1].justify = table.columns[5].justify = "left"
+    for way in data["ways"]:
+        name = f"{way['backend']} {way['dtype']}" + (f", {way['stream']} stream" if way["stream"] else "")
+        ram, flash = (size(way[key]["bytes"]) if way[key] else "-" for key in ("memory", "size"))
+        count = str(sum(way["operators"].values())) if way["operators"] else "-"
+        good = [each["name"] for each in way["targets"] if each["takes"]]
+        bad = [_refused(each) for each in way["targets"] if not each["takes"]]
+        mark = "[yellow]?[/]" if way["why_not"] and not way["operators"] else "[green]yes[/]" if good else "[red]no[/]"
+        table.add_row(escape(name), mark, ram, flash, count, escape(", ".join(good)))
+        if bad and good:
+            table.add_row("", "[red]no[/]", "", "", "", escape(", ".join(bad)))
+        elif bad:
+            table.add_row("", "", "", "", "", escape(", ".join(bad)))
+    OUT.print(table)
+    for text, names in _legend(data["ways"]).items():
+        OUT.print(f"  [dim]{escape(', '.join(names))}: {escape(text)}[/]")
+    for way in data["ways"]:
+        _details(way)
+    if data["stopped"]:
+        stop(data["stopped"])
+
+
+def counts(kinds: Mapping[str, int]) -> str:
+    """The most frequent first."""
+    ranked = sorted(kinds.items(), key=lambda each: -each[1])
+    return ", ".join(f"{times} {kind}" for kind, times in ranked)
+
+
+def _refused(target: Data) -> str:
+    """A target that does not take the model, and which budget is too small."""
+    over = ", ".join(f"{row['what']} {size(row['budget'])}" for row in target["over"])
+    return f"{target['name']} ({over})" if over else target["name"]
+
+
+def _legend(ways: Sequence[Data]) -> dict[str, list[str]]:
+    """What the figures of the table are, and the back ends for which they are that."""
+    found: dict[str, list[str]] = {}
+    for way in ways:
+        texts = [f"{key} is {way[field]['is']}" for key, field in (("RAM", "memory"), ("size", "size")) if way[field]]
+        for text in (*texts, *way["notes"]):
+            if way["backend"] not in found.setdefault(text, []):
+                found[text].append(way["backend"])
+    return found
+
+
+def _details(way: Data) -> None:
+    """The operators of one way, what is missing for it, and its notes."""
+    stream = f", {way['stream']} stream" if way["stream"] else ""
+    OUT.print(f"[bold]{escape(way['backend'])}[/] {way['dtype']}{stream}: [dim]{escape(counts(way['operators']))}[/]")
+    for lack in way["lacks"]:
+        why = f": {lack['why']}" if lack["why"] else " is not known"
+        OUT.print(f"  [red]missing[/] {escape(lack['op'] + why)}\n    where: {escape(', '.join(lack['where']))}")
+        if lack["do"]:
+            OUT.print(f"    do: {escape(lack['do'])}")
+    if way["why_not"]:
+        OUT.print(f"  [yellow]to compile it here[/]: {escape(way['why_not'])}")
+
+
+def stop(error: Data) -> None:
+    """Why a verb that told something ends in an error's code."""
+    lines = [error["what"], *(f"  {part}: {error[part]}" for part in ("why", "do") if error[part])]
+    ERR.print("[bold red]error:[/]", escape("\n".join(lines)))
 
 
 def show(data: Data) -> None:

@@ -15,7 +15,7 @@ import click
 
 from .. import __version__
 from ..driver import bench as benches
-from ..driver import execution, queries, stages
+from ..driver import execution, queries, stages, survey
 from ..ir.errors import EdgesmithError, InternalError
 from . import console
 
@@ -129,6 +129,17 @@ def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
     with console.progress() as progress:
         artifact = stages.compile(model, shapes=dict(shapes), progress=progress, **options)
     return {"folder": str(artifact.folder), **artifact.manifest}
+
+
+@commands.command()
+@click.argument("model", type=FILE)
+@click.option("--target", "targets", multiple=True, help="A device or a .toml file, once for each. Default: all.")
+@SHAPES
+@verb
+def check(model: Path, shapes: tuple[Named, ...], targets: tuple[str, ...]) -> Data:
+    """Tell in seconds what becomes of a model on each target, and all that is missing."""
+    with console.progress() as progress:
+        return survey.check(model, targets, dict(shapes), progress)
 
 
 @commands.command()

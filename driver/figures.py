@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ..runtimes import Measurement
     from ..targets import Target
 
-__all__ = ["check_fit", "columns", "cost", "flash", "looks", "memory", "origin", "tensors", "versions", "work"]
+__all__ = ["check_fit", "columns", "cost", "flash", "looks", "memory", "origin", "outline", "ports", "tensors",
+           "versions", "work"]  # fmt: skip
 
 TOOLS = ("numpy", "onnx", "onnxruntime", "ortools", "unicorn", "ziglang")
 STATIC_SECTIONS = (".data", ".bss")
@@ -166,6 +167,30 @@ def work(graph: Graph) -> dict[str, Any]:
             if n
         ],
     }
+
+
+def outline(graph: Graph) -> dict[str, Any]:
+    """What a recognised model is made of: ports, ops by family (the files under ir/ops), work and parameters."""
+    from ..ir.cost import cost as cost_of
+
+    families = {type(node.op).__name__: type(node.op).__module__.rpartition(".")[2] for node in graph.nodes}
+    total = cost_of(graph)
+    blocks: dict[str, dict[str, int]] = {}
+    for kind, count in total.ops.items():
+        blocks.setdefault(families[kind], {})[kind] = count
+    return {
+        "inputs": ports(graph.inputs),
+        "outputs": ports(graph.outputs),
+        "blocks": dict(sorted(blocks.items())),
+        "nodes": total.nodes,
+        "macs": total.macs,
+        "parameters": total.parameters,
+    }
+
+
+def ports(values: Iterable[Value]) -> list[dict[str, Any]]:
+    """Names, element types and shapes."""
+    return [{"name": value.name, "dtype": value.dtype, "shape": list(value.shape)} for value in values]
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import UsageError
+from .figures import ports
 
 if TYPE_CHECKING:
     from ..ir.graph import Graph
@@ -48,8 +49,8 @@ def show(
     return {
         "name": graph.name,
         "after": after,
-        "inputs": _values(graph, "inputs"),
-        "outputs": _values(graph, "outputs"),
+        "inputs": ports(graph.inputs),
+        "outputs": ports(graph.outputs),
         "passes": done,
         "macs": total.macs,
         "parameters": total.parameters,
@@ -86,10 +87,6 @@ def _until(after: str | None) -> Iterator[Pass]:
         yield each
         if each.name == after:
             return
-
-
-def _values(graph: Graph, which: str) -> list[dict[str, Any]]:
-    return [{"name": v.name, "dtype": v.dtype, "shape": list(v.shape)} for v in getattr(graph, which)]
 
 
 def find_target(name: str | Target) -> Target:

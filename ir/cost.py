@@ -43,9 +43,26 @@ def cost(graph: Graph) -> Cost:
     )
 
 
+def peak(graph: Graph) -> int:
+    """Most bytes of inputs and computed values alive at once when nodes run in the graph's order, each beside the rest.
+
+    Whatever runs the graph may overwrite an operand, or make a view where a node only moves elements, and need less.
+    """
+    last = {value: step for step, node in enumerate(graph.nodes) for value in node.inputs if value is not None}
+    last |= dict.fromkeys(graph.outputs, len(graph.nodes))
+    alive = most = sum(value.type.nbytes for value in graph.inputs)
+    for step, node in enumerate(graph.nodes):
+        alive += sum(value.type.nbytes for value in node.outputs)
+        most = max(most, alive)
+        given = {value for value in node.inputs if value is not None and value.data is None}
+        alive -= sum(value.type.nbytes for value in given if last[value] == step)
+        alive -= sum(value.type.nbytes for value in node.outputs if value not in last)
+    return most
+
+
 def node_macs(node: Node) -> int:
     """Multiply-accumulates of one node."""
     return node.op.macs(*(None if value is None else value.type for value in node.inputs))
 
 
-__all__ = ["Cost", "cost", "node_macs"]
+__all__ = ["Cost", "cost", "node_macs", "peak"]
