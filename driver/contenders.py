@@ -14,7 +14,7 @@ import numpy as np
 from ..ir.errors import EdgesmithError, InternalError, MachineError, ModelError, UsageError
 from ..ir.graph import Array
 from ..lowering import artifact as artifacts
-from .execution import load_vectors, quantised, real, runner
+from .execution import load_vectors, own, quantised, real, runner
 from .ladder import cosine
 
 if TYPE_CHECKING:
@@ -159,6 +159,8 @@ def enter(place: Artifact | Place, on: str | None = None, *, strict: bool = True
     opened = None if bare and _backend(path) else artifacts.load(path)
     backend = _backend(path) if opened is None else str(opened.manifest["backend"])
     asked = on if on and (strict or backend in runtimes.load(on).backends) else None
+    if asked is None and opened is not None and backend == "c":
+        asked = own(opened)
     found = runner(asked, backend) if asked else _able(backend)
     if found.kind == "evaluated":
         what, why = f"'{found.name}' has no latency to measure", "it evaluates, which tells what comes out and not when"

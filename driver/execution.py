@@ -138,7 +138,7 @@ def run(
     """
     say = progress or (lambda stage: None)
     opened = artifacts.load(Path(artifact) if isinstance(artifact, str | PathLike) else artifact.folder)
-    device = runner(on, opened.manifest["backend"])
+    device = runner(on or own(opened), opened.manifest["backend"])
     device = culprits.narrowed(device, arithmetic) if arithmetic else device
     if save is not None and Path(save).exists():
         raise UsageError("the file to save to exists", where=[str(save)], do="choose another name, or remove it")
@@ -209,12 +209,21 @@ def _require_reference(artifact: Artifact, wanted: Sequence[Feeds]) -> None:
         raise UsageError(what, why=why, do="leave --inputs or --check out")
 
 
-def runner(name: str | None, backend: str = "c") -> Runner:
-    """The runner of that name, or the back end's own, known to take its artifacts and to work here."""
-    from .. import lowering, runtimes
+def own(artifact: Artifact) -> str:
+    """Name of the runner that an artifact is for: its back end's, or what emulates its device."""
+    from .. import lowering, runtimes, targets
+    from ..runtimes import artifact as libraries
 
-    if name is None:
-        name = "emulator" if backend == "c" else lowering.load(backend).runner
+    backend = str(artifact.manifest["backend"])
+    if backend != "c":
+        return lowering.load(backend).runner
+    return runtimes.of_target(targets.get(libraries.load(artifact.folder).target))
+
+
+def runner(name: str, backend: str = "c") -> Runner:
+    """The runner of that name, known to take the back end's artifacts and to work here."""
+    from .. import runtimes
+
     found = runtimes.load(name)
     if backend not in found.backends:
         able = [each for each in runtimes.names() if backend in runtimes.load(each).backends]

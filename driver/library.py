@@ -234,7 +234,7 @@ class Library(Front):
 
     def _verify(self, folder: Path, part: Mapping[str, Any]) -> Measurement | None:
         """Run the program on this computer and in the emulator; both must give what the reference gives."""
-        from ..runtimes import series
+        from ..runtimes import of_target, series
 
         self.say("run on this computer")
         feeds = [quantised(each, self.takes) for each in self.data[:REFERENCE_SAMPLES]]
@@ -242,8 +242,9 @@ class Library(Front):
         if not self.device.regions:
             return None
         self.say(f"run on the emulated {self.device.name}")
-        run = runner("emulator").run(folder, self.stored[0])
-        self._equal(f"C on the emulated {self.device.name}", [run.raw], "emulator", folder)
+        on = of_target(self.device)
+        run = runner(on).run(folder, self.stored[0])
+        self._equal(f"C on the emulated {self.device.name}", [run.raw], on, folder)
         if run.arena_high_water != self.plan.high_water:
             raise InternalError(
                 "the program used another amount of memory than planned", where=[self.name],

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..ir.errors import UsageError
 from .runner import Measurement, Runner
 
-__all__ = ["Measurement", "Runner", "load", "names"]
+if TYPE_CHECKING:
+    from ..targets import Target
+
+__all__ = ["Measurement", "Runner", "load", "names", "of_target"]
 
 
 def names() -> tuple[str, ...]:
@@ -23,3 +27,12 @@ def load(name: str) -> Runner:
         raise UsageError(f"unknown runner '{name}'", do=f"use one of {', '.join(names())}")
     runner: Runner = importlib.import_module(f".{name}", __package__).RUNNER
     return runner
+
+
+def of_target(target: Target) -> str:
+    """Name of the runner for a library that was made for this target: what emulates its core, or this computer."""
+    from . import isa
+
+    if not target.regions:
+        return "host"
+    return "emulator" if isa.knows(target) else "qemu"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..lowering.artifact import digest
-from . import emulator, host
+from . import emulator, host, qemu
 
 __all__ = ["Divergence", "digests", "first"]
 
-Program = emulator.Program | host.Program
+Program = emulator.Program | host.Program | qemu.Firmware
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ PACKAGES = (
 # (command, arguments that print a version, Debian package, what for)
 COMMANDS = (
     ("arm-none-eabi-gcc", ("--version",), "gcc-arm-none-eabi", "a second compiler for Cortex-M"),
+    ("qemu-system-arm", ("--version",), "qemu-system-arm", "emulating a Cortex-M55, and a second opinion on others"),
 )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from . import emulator, host
+from . import artifact as artifacts
+from . import emulator, host, qemu
+from .divergence import Program
 
 __all__ = ["program", "stored"]
 
@@ -16,7 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = Mapping[str, Array]
 
 
-def stored(program: emulator.Program | host.Program, samples: Iterable[Feeds]) -> Iterator[dict[str, Array]]:
+def stored(program: Program, samples: Iterable[Feeds]) -> Iterator[dict[str, Array]]:
     """Outputs of each sample as the integers the program writes."""
     names = [tensor.name for tensor in program.library.outputs]
     for feeds in samples:
@@ -25,6 +27,8 @@ def stored(program: emulator.Program | host.Program, samples: Iterable[Feeds]) -
         yield dict(zip(names, raw, strict=True))
 
 
-def program(name: str, folder: Path) -> emulator.Program | host.Program:
+def program(name: str, folder: Path) -> Program:
     """Build an artifact for the runner of that name."""
+    if name == "qemu":
+        return qemu.Firmware(artifacts.load(folder))
     return emulator.Program(folder) if name == "emulator" else host.Program(folder)

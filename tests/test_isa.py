@@ -16,7 +16,7 @@ from edgesmith.runtimes.stack import stack_bound
 pytest.importorskip("capstone")
 unicorn = pytest.importorskip("unicorn")
 
-CORES = {core.emulator: name for name in targets.names() for core in [targets.get(name).core] if core.emulator}
+CORES = {targets.get(name).core.emulator: name for name in targets.names() if isa.knows(targets.get(name))}
 
 PROGRAM = r"""
 #include <stdint.h>

@@ -37,7 +37,7 @@ def test_every_target_loads_and_gives_reasons(name):
     if target.latency:
         assert target.latency.because
     # What the emulator counts on other cores nobody has set against a clock: no band is better than a guessed one.
-    assert (target.latency is not None) == ("dsp" in target.core.features)
+    assert (target.latency is not None) == ("dsp" in target.core.features and "mve" not in target.core.features)
 
 
 def test_the_host_has_no_budget_and_no_estimate():

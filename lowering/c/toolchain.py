@@ -121,7 +121,9 @@ def _probe(target: Target, compiler: Compiler) -> tuple[tuple[str, str], ...]:
     return macros
 
 
-def linker_script(target: Target, entries: Sequence[str], stack: int) -> str:
+def linker_script(
+    target: Target, entries: Sequence[str], stack: int, harness: tuple[int, int] = (HARNESS_ORIGIN, HARNESS_SIZE)
+) -> str:
     """The linker script of a target: code and constants in flash, `.es_external` in external flash, the rest in RAM.
 
     The stack lies at the bottom of RAM and grows towards its edge: too deep a call faults at once instead of writing
@@ -133,7 +135,7 @@ def linker_script(target: Target, entries: Sequence[str], stack: int) -> str:
     external = target.of_kind("external_flash")
     memory = [("FLASH", "rx", flash[0].origin, flash[0].size), ("RAM", "rw", ram.origin, ram.size)]
     memory += [("EXTERNAL", "r", external[0].origin, external[0].size)] if external else []
-    memory += [("HARNESS", "rwx", HARNESS_ORIGIN, HARNESS_SIZE)]
+    memory += [("HARNESS", "rwx", *harness)]
     lines = [f"  {name} ({flags}) : ORIGIN = {at:#010x}, LENGTH = {size}" for name, flags, at, size in memory]
     return "\n".join(
         [
@@ -142,7 +144,7 @@ def linker_script(target: Target, entries: Sequence[str], stack: int) -> str:
             "SECTIONS {",
             f"  .es_stack (NOLOAD) : {{ es_stack_low = .; . = . + {stack}; es_stack_high = .; }} > RAM",
             "  .es_arena (NOLOAD) : { *(.es_arena .es_arena.*) } > RAM",
-            "  .es_harness : { *(.es_harness .es_harness.*) } > HARNESS",
+            "  .es_harness : { KEEP(*(.es_vectors)) *(.es_harness .es_harness.*) *(.es_harness_data) } > HARNESS",
             "  .text : { KEEP(*(.vectors)) *(.text .text.*) } > FLASH",
             "  .rodata : { *(.rodata .rodata.*) } > FLASH",
             f"  .es_external : {{ *(.es_external .es_external.*) }} > {'EXTERNAL' if external else 'FLASH'}",
@@ -187,6 +189,7 @@ def compile_elf(
     optimise: str = "-O3",
     flags: Sequence[str] = (),
     compiler: Compiler | None = None,
+    harness: tuple[int, int] = (HARNESS_ORIGIN, HARNESS_SIZE),
 ) -> Path:
     """Compile and link for a target: no C library, no start-up code, the linker script of the target's memory map.
 
@@ -199,6 +202,7 @@ def compile_elf(
         optimise: `-O1` or higher: at -O0 zig links a sanitiser's run time of 370 KB.
         flags: More compiler flags, such as `-DNAME=1`.
         compiler: What `find` returns; zig by default.
+        harness: Where code that only drives a run lies: (origin, bytes).
 
     Returns:
         `out`.
@@ -210,7 +214,7 @@ def compile_elf(
     compiler = compiler or find()
     if optimise == "-O0":
         raise UsageError("-O0 is not supported for a device", why="zig links its sanitiser then", do="-O1 or higher")
-    layout = linker_script(target, entries, stack)
+    layout = linker_script(target, entries, stack, harness)
     probe(target, compiler)
     files, folders = _sources(sources)
     out.parent.mkdir(parents=True, exist_ok=True)

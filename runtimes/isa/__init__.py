@@ -11,7 +11,7 @@ from ...ir.errors import MachineError, UsageError
 if TYPE_CHECKING:
     from ...targets import Target
 
-__all__ = ["Isa", "capstone", "of", "of_machine", "unicorn"]
+__all__ = ["Isa", "capstone", "knows", "of", "of_machine", "unicorn"]
 
 
 class Isa(Protocol):
@@ -74,6 +74,11 @@ def of(target: Target) -> Isa:
         if target.core.emulator in isa.cores:
             return isa
     raise UsageError(f"no emulator knows the core of {target.name}", where=[target.core.name])
+
+
+def knows(target: Target) -> bool:
+    """Whether the emulator has the target's core."""
+    return any(target.core.emulator in isa.cores for isa in _every())
 
 
 def of_machine(machine: str) -> Isa:

@@ -13,6 +13,8 @@ MODELS = {"cortex-m0": "M0", "cortex-m3": "M3", "cortex-m4": "M4", "cortex-m7": 
 R0, SP, LR, PC = 66, 12, 10, 11
 """The emulator's numbers; `tests/test_isa.py` holds them against its own names."""
 
+HELIUM = {0xEC, 0xED, 0xEE, 0xEF, 0xFC, 0xFD, 0xFE, 0xFF}
+UNREAD = ".helium"
 NO_BRANCHES = {"bfc", "bfi", "bic", "bics", "bkpt"}
 FRAME_POINTERS = {"r7", "r11", "fp"}
 
@@ -59,9 +61,12 @@ class Thumb:
         return pairs_and_lists or half >> 12 == 0xC or half & 0xF600 == 0xB400
 
     def disassembler(self) -> Any:
-        """Capstone for it."""
+        """Capstone for it, which steps over Helium and its loops: it cannot read them."""
         api = capstone()
-        return api.Cs(api.CS_ARCH_ARM, api.CS_MODE_THUMB | api.CS_MODE_MCLASS)
+        engine = api.Cs(api.CS_ARCH_ARM, api.CS_MODE_THUMB | api.CS_MODE_MCLASS)
+        engine.skipdata = True
+        engine.skipdata_setup = (UNREAD, _helium, None)
+        return engine
 
     def lowers(self, line: Any) -> int:
         """PUSH and its kin, stores that decrement first, and subtractions."""
@@ -97,6 +102,15 @@ class Thumb:
             if not restored and not made_by.startswith(("bfc", "bic")):
                 return f"{line.mnemonic} {line.op_str}"
         return ""
+
+
+def _helium(code: Any, size: int, at: int, context: Any) -> int:
+    """Bytes to step over: an instruction of the coprocessors' space, where Helium lives, or of a low-overhead loop.
+
+    Neither moves the stack pointer, and such a loop only leads back into its function. Anything else is not known.
+    """
+    half = int.from_bytes(code[at] + code[at + 1], "little")
+    return 4 if half >> 8 in HELIUM or half & 0xFF80 == 0xF000 else 0
 
 
 def _registers(text: str) -> int:
