@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...graph import Array, Graph, Node
+from ...ops.quant import Dequantize
 from ...ops.shape import COPY
 from ...rewrite import Miss
 from ..base import Pass
@@ -20,11 +21,13 @@ class FoldConstants(Pass):
         Transpose(constant)        becomes    constant
 
     Legal always; done where the constants of the graph do not grow by more than `growth` bytes, because an Expand of
-    one number to a large table is better made at run time than stored. A constant output is copied at run time,
-    because an output has storage of its own.
+    one number to a large table is better made at run time than stored. Weights that a file stores in integers become
+    real at any size, unless `stored` says that the back end takes them as they are. A constant output is copied at run
+    time, because an output has storage of its own.
     """
 
     growth: int = 16384
+    stored: bool = False
 
     def apply(self, graph: Graph) -> int:
         """Fold until nothing is left to fold; returns the number of folded nodes."""
@@ -44,9 +47,12 @@ class FoldConstants(Pass):
             raise Miss("an operand is computed at run time")
         if node.op == COPY and is_public(graph, node.output):
             raise Miss(f"'{node.output.name}' is a copy because it is an output")
+        weights = isinstance(node.op, Dequantize)
+        if weights and self.stored:
+            raise Miss("the back end takes integers")
         own = [value for value in set(operands) if value.readers == [node] and not is_public(graph, value)]
         freed = sum(value.type.nbytes for value in own)
-        if sum(value.type.nbytes for value in node.outputs) - freed > self.growth:
+        if not weights and sum(value.type.nbytes for value in node.outputs) - freed > self.growth:
             raise Miss(f"the result would add more than {self.growth} bytes")
         results = node.op.reference(*(None if value is None else _double(value.array) for value in node.inputs))
         for old, array in zip(node.outputs, results if isinstance(results, tuple) else (results,), strict=True):
