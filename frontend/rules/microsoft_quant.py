@@ -14,8 +14,8 @@ from .activation import leaky_relu, softmax
 from .linear import product
 from .microsoft import OWN
 from .pool import average_pool
-from .quant import dequantize, dynamic_quantize, quantize, to_integers, to_reals
-from .terms import add, cast, mul, view
+from .quant import dequantize, dynamic_quantize, products, quantize, to_integers, to_reals
+from .terms import add, mul
 
 rule(OWN + "QuantizeLinear")(quantize)
 rule(OWN + "DequantizeLinear")(dequantize)
@@ -89,8 +89,7 @@ def integer_gemm(call: Call) -> Result:
     y = product(call, a, call.add(Transpose((1, 0)), b) if trans else b)
     bias = call.get(6)
     if bias is not None:
-        steps = mul(call, view(call, call[1], ()), call[4])
-        y = add(call, y, mul(call, cast(call, bias, "float32"), steps))
+        y = add(call, y, products(call, bias, call[1], call[4]))
     return y if call.get(7) is None else _rounded(call, y, 7)
 
 
@@ -108,6 +107,7 @@ def dynamic_product(call: Call) -> Result:
     """a, rounded to integers by its own range, times stored integers; and what is added."""
     rounded = dynamic_quantize(call)
     assert isinstance(rounded, tuple)
-    y = product(call, to_reals(call, *rounded), to_reals(call, call[1], call[2], call.get(3), -1))
+    q, scale, zero = rounded
+    y = product(call, to_reals(call, q, scale, zero), to_reals(call, call[1], call[2], call.get(3), -1))
     bias = call.get(4)
     return y if bias is None else add(call, y, bias)

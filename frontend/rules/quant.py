@@ -139,17 +139,21 @@ def quantised_product(call: Call) -> Result:
     return to_integers(call, product(call, a, b), call[6], call.get(7), call[7].dtype)
 
 
+def products(call: Call, sums: Value, *scales: Value) -> Value:
+    """What sums of products stand for, whose scale is that of their factors multiplied."""
+    a, b = scales
+    if sums.data is not None and a.data is not None and b.data is not None:
+        return call.constant(sums.data * (a.data.reshape(()) * b.data), "bias")
+    return mul(call, cast(call, sums, "float32"), mul(call, view(call, a, ()), b))
+
+
 @rule("QLinearConv")
 def quantised_conv(call: Call) -> Result:
     """The convolution of what the integers stand for; the bias has the scale of the products."""
     x = to_reals(call, call[0], call[1], call.get(2))
     weight = to_reals(call, call[3], call[4], call.get(5), 0)
     bias = call.get(8)
-    if bias is not None:
-        scale = mul(call, view(call, call[1], ()), call[4])
-        if call[1].data is not None and call[4].data is not None:
-            scale = call.constant(call[1].data.reshape(()) * call[4].data, "bias_scale")
-        bias = to_reals(call, bias, scale, None, 0)
+    bias = None if bias is None else products(call, bias, call[1], call[4])
     y = convolved(call, x, weight, bias, window(call, weight.shape[2:]), call.attr("group", 1))
     return to_integers(call, y, call[6], call.get(7), call[7].dtype)
 
