@@ -281,6 +281,7 @@ def check(data: Data) -> None:
     """What is recognised; then a line for each way to compile, and all that is missing, each reason once."""
     if not data["imports"]:
         OUT.print(f"[bold]{escape(data['name'])}[/] [red]does not import[/]")
+        OUT.print(f"  where: {escape(', '.join(data['stopped']['where']))}")
         stop(data["stopped"])
         return
     OUT.print(f"[bold]{escape(data['name'])}[/] imports: {data['nodes']} nodes, {data['macs']:,} MACs,"

@@ -46,7 +46,7 @@ def brought(graph: Graph) -> Graph:
     """The same, whatever it still holds."""
     copy = graph.copy()
     for node in copy.nodes:
-        if isinstance(node.op, norm.BatchNorm):
+        if isinstance(node.op, norm.BatchNorm) and all(value and value.is_constant for value in node.inputs[1:]):
             _freeze(copy, node)
         elif isinstance(node.op, linear.MatMul) and node.input(1).is_constant and len(node.input(1).shape) == 2:
             weight = copy.constant(np.ascontiguousarray(node.input(1).array.T), f"{node.input(1).name}_t")
