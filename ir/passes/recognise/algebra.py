@@ -75,7 +75,8 @@ class Algebra:
         if value.data is not None and value.type.size <= LARGEST_TABLE and np.issubdtype(value.data.dtype, np.floating):
             return {(): value.data.astype(np.float64).reshape(() if value.type.size == 1 else value.shape)}
         node = value.producer
-        read = None if node is None or depth > DEEPEST else READERS.get(type(node.op))
+        known = node is not None and depth <= DEEPEST and (depth == 0 or is_inner(value))
+        read = READERS.get(type(node.op)) if known and node is not None else None
         result = None if read is None or node is None else read(self, node, depth + 1)
         if result is None or len(result) > LARGEST_FORM:
             return powers(self.atom(value, value))
@@ -348,12 +349,18 @@ READERS: dict[type, Reader] = {
 # ---- finding x ----
 
 
+def is_inner(value: Value) -> bool:
+    """Whether only arithmetic reads a value; what layers read too is no step of an activation or norm."""
+    return all(type(node.op) in READERS for node, _ in value.uses)
+
+
 def cone(root: Value) -> dict[Node, None]:
     """Arithmetic nodes above a value, nearest first."""
     found: dict[Node, None] = {}
     waiting = [root]
     while waiting and len(found) < NEAR:
-        node = waiting.pop(0).producer
+        value = waiting.pop(0)
+        node = value.producer if value is root or is_inner(value) else None
         if node is not None and node not in found and type(node.op) in READERS:
             found[node] = None
             waiting += [each for each in node.inputs if each is not None]
