@@ -14,12 +14,15 @@ from .joined_rows import RecogniseJoinedRows
 from .l2norm import RecogniseL2norm
 from .layernorm import RecogniseLayernorm
 from .linear import RecogniseLinear
+from .linear_attention import RecogniseLinearAttention
 from .masks import RecogniseMasks
 from .patch_embed import RecognisePatchEmbed
 from .projections import RecogniseProjections
 from .repnorm import RecogniseRepnorm
+from .response_norm import RecogniseResponseNorm
 from .simplify_shapes import SimplifyShapes
 from .softmax import RecogniseSoftmax
+from .talking_heads import RecogniseTalkingHeads
 from .token_order import RecogniseTokenOrder
 from .tokennorm import RecogniseTokennorm
 
@@ -32,16 +35,19 @@ RECOGNISE: tuple[Pass, ...] = (
     RecogniseSoftmax(),  # before its exponential looks like part of an activation
     RecogniseLayernorm(),  # decomposed norms, before their products look like anything else
     RecogniseL2norm(),  # likewise lengths
+    RecogniseResponseNorm(),  # and ratios of lengths
     RecogniseGroupnorm(),  # needs the Reshapes around it as the exporter wrote them
     RecogniseActivation(),  # before anything folds a factor that is part of one
     RecogniseTokennorm(),  # norms over tokens move before Reshapes ...
     RecogniseJoinedRows(),  # ... as do layers ...
     SimplifyShapes(),  # ... which then cancel, and attention sees Linear and BatchNorm side by side
     RecogniseRepnorm(),  # needs norm and tokens in one shape
+    RecogniseTalkingHeads(),  # scores that are no attention of one op
     RecogniseMasks(),  # tables per window stand next to tables per head
     RecogniseProjections(),  # queries, keys and values apart, whatever is done with them
     RecogniseHeadwise(),  # what is done with them one by one, before heads are turned to the front
     RecogniseAttention(),  # after everything that may stand between projections and heads
+    RecogniseLinearAttention(),  # products that attention has left
     SimplifyShapes(),  # the heads' transpositions meet those that recognition left
     RecogniseTokenOrder(),  # needs attention to be one op
     RecognisePatchEmbed(),  # last: movement after the convolution is in its shortest form
