@@ -78,20 +78,44 @@ ES_ASSEMBLY static void es_dot(
 
 #else
 
-/* Sums are unsigned: padding rows hold anything, and may wrap without meaning. */
-static inline void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
+/* On small cores one step's five operands and six sums just fit: left alone, compilers load a whole quad ahead and spill.
+ * The fence holds them to the order written, and costs nothing. A computer vectorises better without. */
+#if defined(__x86_64__) || defined(__aarch64__)
+#define ES_FENCE(s)
+#define ES_ONCE static inline
+#else
+#define ES_FENCE(s) \
+    __asm__ volatile("" : "+r"((s)[0]), "+r"((s)[1]), "+r"((s)[2]), "+r"((s)[3]), "+r"((s)[4]), "+r"((s)[5]) : : "memory")
+#define ES_ONCE static __attribute__((noinline, unused))
+#endif
+
+/* Byte `at` of each weight quad goes with value k of each row. Sums are unsigned: padding rows hold anything, and may
+ * wrap without meaning. */
+ES_INLINE void es_dot_step(const int8_t *w, const int16_t *x, int at, int k, uint32_t *sum)
+{
+    int32_t w0 = w[at], w1 = w[4 + at];
+    for (int r = 0; r < 3; r++) {
+        int32_t value = x[4 * r + k];
+        sum[r] += (uint32_t)(w0 * value);
+        sum[3 + r] += (uint32_t)(w1 * value);
+    }
+    ES_FENCE(sum);
+}
+
+ES_ONCE void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
 {
     uint32_t sum[6];
+    const int8_t *end = w + 8 * quads;
     for (int i = 0; i < 6; i++)
         sum[i] = (uint32_t)bias[i / 3];
-    for (int quad = 0; quad < quads; quad++, w += 8, x += 12)
-        for (int n = 0; n < 2; n++)
-            for (int r = 0; r < 3; r++) {
-                const int8_t *a = w + 4 * n;
-                const int16_t *b = x + 4 * r;
-                sum[3 * n + r] += (uint32_t)(a[0] * b[0]) + (uint32_t)(a[2] * b[1]);
-                sum[3 * n + r] += (uint32_t)(a[1] * b[2]) + (uint32_t)(a[3] * b[3]);
-            }
+    do {
+        es_dot_step(w, x, 0, 0, sum);
+        es_dot_step(w, x, 1, 2, sum);
+        es_dot_step(w, x, 2, 1, sum);
+        es_dot_step(w, x, 3, 3, sum);
+        w += 8;
+        x += 12;
+    } while (w < end);
     for (int i = 0; i < 6; i++)
         acc[i] = (int32_t)sum[i];
 }
