@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ir.errors import ModelError
 from ...ir.graph import Quant, Value
 from ...ir.ops import number
 from ...ir.ops.activation import Clip
@@ -27,7 +28,9 @@ def _along(call: Call, vector: Value, axis: int | None, rank: int) -> Value:
         return vector
     if vector.type.size == 1:
         return view(call, vector, ())
-    assert axis is not None
+    if axis is None:
+        what = f"{call.node.op_type} '{call.name}': {vector.type.size} zero points for a single scale"
+        raise ModelError(what, where=[call.name], do="export the model again")
     return view(call, vector, tuple(vector.type.size if i == axis else 1 for i in range(rank)))
 
 

@@ -95,7 +95,7 @@ def reduction(call: Call) -> Result:
     axes = tuple(call.axis(a, rank) for a in call.setting("axes", 1, ()) or ())
     if not axes and not call.attr("noop_with_empty_axes", 0):
         axes = tuple(range(rank))
-    return REDUCTIONS[call.node.op_type](call, call.x, axes, bool(call.attr("keepdims", 1)))
+    return REDUCTIONS[call.node.op_type](call, call.x, axes, call.attr("keepdims", 1) == 1)
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool")

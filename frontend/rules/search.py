@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ...ir.graph import Value
+from ...ir.graph import Array, Value
 from ...ir.ops import search
 from ...ir.ops.activation import Neg
 from ...ir.ops.shape import Gather, Slice
@@ -42,7 +42,7 @@ def extreme_place(call: Call) -> Result:
     place: Value = call.add(search.ArgMax(axis), x)
     if last:
         place = sub(call, x.shape[axis] - 1, place)
-    return place if call.attr("keepdims", 1) else call.reshape(place, [*x.shape[:axis], *x.shape[axis + 1 :]])
+    return place if call.attr("keepdims", 1) == 1 else call.reshape(place, [*x.shape[:axis], *x.shape[axis + 1 :]])
 
 
 def _upside_down(call: Call, x: Value) -> Value:
@@ -87,16 +87,22 @@ def gather(call: Call) -> Result:
     x, indices = call.x, call[1]
     axis = call.axis(call.attr("axis", 0), len(x.shape))
     size = x.shape[axis]
-    if indices.data is not None and indices.data.size:
-        inside = -size <= indices.data.min() <= indices.data.max() < size
-        call.demand(inside, f"an index is outside the {size} of axis {axis}")
+    _inside(call, indices, size)
     call.demand(size > 0 or not indices.type.size, f"axis {axis} has nothing to gather from")
     result: Value = call.add(Gather(axis), x, indices)
     return result
 
 
+def _inside(call: Call, indices: Value, sizes: int | Array) -> None:
+    """Refuse known indices that are outside the sizes of their axes."""
+    if indices.data is not None:
+        inside = bool(np.all((indices.data >= -sizes) & (indices.data < sizes)))
+        call.demand(inside, f"an index is outside an axis of {sizes}")
+
+
 def _numbers_along(call: Call, indices: Value, shape: Sizes, axis: int) -> Value:
     """Number in the flat tensor of the element that each index names along the axis, its other places its own."""
+    _inside(call, indices, shape[axis])
     step = strides(shape)
     own = np.zeros(indices.shape, np.int64)
     for i, count in enumerate(indices.shape):
@@ -122,6 +128,7 @@ def _row_numbers(call: Call, indices: Value, shape: Sizes, batch: int = 0) -> tu
     depth = indices.shape[-1]
     named = shape[batch : batch + depth]
     sizes = np.asarray(named, np.int64)
+    _inside(call, indices, sizes)
     wide = cast(call, indices, "int64")
     counted = choose(call, less(call, wide, 0), add(call, wide, call.constant(sizes, "sizes", "int64")), wide)
     step = call.constant(strides(named), "steps", "int64")
