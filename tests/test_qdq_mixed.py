@@ -120,7 +120,7 @@ def test_channels_that_are_alike_stay(n):
 
 @pytest.fixture
 def fragile(n):
-    """Three layers; the second reads one loud channel that its weights silence, so rounding leaves nothing of the rest."""
+    """Three layers; the second reads one loud channel that its weights silence: rounding leaves nothing of the rest."""
     x = n.input(1, 16, 8)
     first = n.linear(x, 8, name="first")
     big = np.zeros(8, np.float32)

@@ -27,6 +27,7 @@ from .exact.narrow_tokens import NarrowTokens
 from .exact.norm_to_rmsnorm import NormToRmsnorm
 from .exact.pool_algebra import PoolAlgebra
 from .exact.split_linear import SplitLinear
+from .exact.split_phases import SplitPhases
 from .recognise.patch_embed import RecognisePatchEmbed
 
 EXACT: tuple[Pass, ...] = (
@@ -40,6 +41,7 @@ EXACT: tuple[Pass, ...] = (
     FoldRepnorm(),  # likewise
     RecognisePatchEmbed(),  # again: a norm may have stood between the convolution and its tokens
     MergeBranches(),  # after the norms, before calibration: merged weights have other ranges
+    SplitPhases(),  # after the norms are folded: from here on the layer is several
     MergeHeads(),  # the head is one Linear from here on
     FoldAffineNorm(),  # leaves norms without parameters, which NormToRmsnorm needs
     FoldLinearChain(),  # after all scales are inside the weights that it multiplies out
