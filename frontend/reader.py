@@ -208,24 +208,42 @@ def _check(model: Model, path: Path) -> None:
             raise ModelError(
                 f"the input '{each.name}' has no declared rank", where=[each.name], do="export it with a shape"
             )
-    structure = ModelProto()
-    structure.CopyFrom(model.proto)
-    for each in structure.graph.output:  # the checker insists on a shape, which nobody needs
-        each.type.tensor_type.shape.SetInParent()
-    structure.graph.input.extend(declare(name, array) for name, array in model.weights.items())
     try:
-        onnx.checker.check_model(structure)
+        onnx.checker.check_model(_structure(model))
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         why = str(error).strip()
         raise ModelError(
             "ONNX's checker refuses the model", where=[str(path)], why=why, do="export it again"
         ) from error
-    twice = [name for name, count in Counter(each.name for each in model.graph.output).items() if count > 1]
+    _check_outputs(model)
+
+
+def _structure(model: Model) -> ModelProto:
+    """The model as the checker takes it: it insists on shapes of outputs, which nobody needs.
+
+    Operators of which a later version means something else count as deprecated; they are as good as others.
+    """
+    structure = ModelProto()
+    structure.CopyFrom(model.proto)
+    for each in structure.graph.output:
+        each.type.tensor_type.shape.SetInParent()
+    for node in structure.graph.node:
+        if node.domain in STANDARD and onnx.defs.has(node.op_type, model.opset, ""):
+            if onnx.defs.get_schema(node.op_type, model.opset, "").deprecated:
+                node.domain = "deprecated"
+    structure.opset_import.append(helper.make_opsetid("deprecated", 1))
+    structure.graph.input.extend(declare(name, array) for name, array in model.weights.items())
+    return structure
+
+
+def _check_outputs(model: Model) -> None:
+    counts = Counter(each.name for each in model.graph.output)
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise ModelError(f"'{twice[0]}' is an output of the model more than once", where=twice, do="export it again")
-    written = Counter(name for node in model.graph.node for name in node.output if name)
+    written = {name for node in model.graph.node for name in node.output}
     known = {*written, *model.weights, *(each.name for each in model.graph.input)}
-    lost = [each.name for each in model.graph.output if each.name not in known]
+    lost = [name for name in counts if name not in known]
     if lost:
         raise ModelError(f"nothing computes the output '{lost[0]}'", where=lost, do="export it again")
 

@@ -17,6 +17,7 @@ from edgesmith.frontend.fold import run
 from edgesmith.ir.errors import ModelError, Unsupported
 from edgesmith.ir.graph import Array
 from edgesmith.ir.interpret import run as interpret
+from edgesmith.ir.ops.pool import AveragePool
 
 Attributes = dict[str, Any]
 
@@ -238,6 +239,16 @@ def test_form_agrees_with_onnx_runtime(form: Form, tmp_path: Path) -> None:
             assert result.shape == wanted.shape and result.dtype == wanted.dtype
             np.testing.assert_allclose(result, wanted, rtol=2e-5, atol=1e-5)
         assert all("the_node" in node.sources for node in graph.nodes if node.name == "the_node")
+
+
+def test_a_border_of_nothing_is_not_counted(tmp_path: Path) -> None:
+    """Exporters say count_include_pad of pools without pads; kernels that have no such count must still take them."""
+    form = Form("AveragePool", IMAGE, attributes={"kernel_shape": [2, 2], "count_include_pad": 1, "pads": [0] * 4})
+    (pool,) = imported(written(tmp_path, of_form(form))).nodes
+    assert isinstance(pool.op, AveragePool) and not pool.op.count_include_pad
+    form.attributes["pads"] = [1, 0, 0, 0]
+    pool = imported(written(tmp_path, of_form(form))).nodes[0]
+    assert isinstance(pool.op, AveragePool) and pool.op.count_include_pad
 
 
 REFUSED = [
