@@ -139,6 +139,11 @@ ES_INLINE const void *es_at(const void *array, int bits, int i)
     return (const int8_t *)array + (ptrdiff_t)i * (bits / 8);
 }
 
+ES_INLINE void *es_place(void *array, int bits, int i)
+{
+    return (int8_t *)array + (ptrdiff_t)i * (bits / 8);
+}
+
 /* Bytes 0 and 2, or 1 and 3, of four int8 as two int16. */
 ES_INLINE uint32_t es_even_bytes(uint32_t word)
 {

@@ -76,12 +76,11 @@ typedef struct {
 ES_INLINE void es_store_rows(const void *to, es_block at, const int32_t *acc)
 {
     const es_to_rows *t = (const es_to_rows *)to;
+    void *out = es_place(t->out, t->bits, at.row * t->stride + at.col);
     for (int c = 0; c < at.cols; c++) {
         int32_t mult = t->scale.mult[at.col + c];
-        for (int r = 0; r < at.rows; r++) {
-            int32_t value = es_value(&t->scale, acc[3 * c + r], mult);
-            es_put(t->out, t->bits, (at.row + r) * t->stride + at.col + c, value);
-        }
+        for (int r = 0; r < at.rows; r++)
+            es_put(out, t->bits, r * t->stride + c, es_value(&t->scale, acc[3 * c + r], mult));
     }
 }
 
@@ -156,13 +155,16 @@ typedef struct {
 ES_INLINE void es_store_sum(const void *to, es_block at, const int32_t *acc)
 {
     const es_to_sum *t = (const es_to_sum *)to;
+    const int first = at.row * t->stride + at.col;
+    void *out = es_place(t->out, t->bits, first);
+    const void *other = es_at(t->other, t->other_bits, first);
     for (int c = 0; c < at.cols; c++) {
         int32_t mult = t->scale.mult[at.col + c];
         for (int r = 0; r < at.rows; r++) {
-            int i = (at.row + r) * t->stride + at.col + c;
+            int i = r * t->stride + c;
             int32_t value = es_value(&t->scale, acc[3 * c + r], mult);
-            int32_t sum = value * t->ma + es_get(t->other, t->other_bits, i) * t->mb + t->c;
-            es_put(t->out, t->bits, i, es_clamp(sum >> t->shift, t->low, t->high));
+            int32_t sum = value * t->ma + es_get(other, t->other_bits, i) * t->mb + t->c;
+            es_put(out, t->bits, i, es_clamp(sum >> t->shift, t->low, t->high));
         }
     }
 }
