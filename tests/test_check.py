@@ -1,4 +1,4 @@
-"""`check` foretells what compile does: the same operators, the same arena, the same things missing; in words and codes."""
+"""`check` foretells what compile does: the same operators and arena, the same things missing; in words and in codes."""
 
 from __future__ import annotations
 
