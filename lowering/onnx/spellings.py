@@ -19,9 +19,6 @@ __all__ = ["SPELLINGS"]
 Result = str | tuple[str, ...]
 Spelling = Callable[[Site, Any], Result]
 
-GROUP_NORM_SINCE = 21
-"""Before this opset GroupNormalization has a scale and shift per group, not per channel."""
-
 WIDE_INTEGERS_SINCE = 21
 """Before this opset QuantizeLinear makes eight bits only."""
 
@@ -119,11 +116,8 @@ def batch_norm(site: Site, op: norm.BatchNorm) -> Result:
 
 
 def group_norm(site: Site, op: norm.GroupNorm) -> Result:
-    """GroupNormalization, or InstanceNormalization of joined channels."""
+    """InstanceNormalization of joined channels, in any opset: runtimes take GroupNormalization apart into many."""
     image = site.node.output.shape
-    if site.opset >= GROUP_NORM_SINCE:
-        scale, shift = site[1] or site.filled(image[1], 1.0), site[2] or site.filled(image[1], 0.0)
-        return site.add("GroupNormalization", site.x, scale, shift, num_groups=op.groups, epsilon=op.eps)
     joined = site.reshape(site.x, (image[0], op.groups, math.prod(image[1:]) // op.groups))
     scale, shift = site.filled(op.groups, 1.0), site.filled(op.groups, 0.0)
     y = site.reshape(site.add("InstanceNormalization", joined, scale, shift, epsilon=op.eps), image)
