@@ -41,7 +41,7 @@ COMPUTED = {"Attention": 3, "MatMul": 2, "Concat": 9}
 INTEGER = ("integer", "quant")
 """Families that float graphs have none of, by the start of their module's name."""
 
-REFUSED = ("logic", "number", "search")
+REFUSED = ("logic", "number", "search", "shift")
 """Families without a kernel in C."""
 
 

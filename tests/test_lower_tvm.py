@@ -168,6 +168,8 @@ def examples():
     """A graph of every op's examples, with its feeds and the outputs it must have."""
     graph, feeds, wanted = Graph("examples"), {}, {}
     for cls in SPELLINGS:
+        if cls.__module__.rsplit(".", 1)[1] in ("logic", "quant", "shift"):
+            continue  # test_lower_tvm_shift.py has those, which mix numbers of several types
         for number, (op, arrays) in enumerate(cls.examples()):
             operands = []
             for at, array in enumerate(arrays):

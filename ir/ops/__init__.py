@@ -20,6 +20,7 @@ from . import (
     quant,
     search,
     shape,
+    shift,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "registry",
     "search",
     "shape",
+    "shift",
 ]
 
 

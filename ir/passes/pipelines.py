@@ -26,6 +26,7 @@ from .exact.mix_in_place import MixInPlace
 from .exact.narrow_tokens import NarrowTokens
 from .exact.norm_to_rmsnorm import NormToRmsnorm
 from .exact.pool_algebra import PoolAlgebra
+from .exact.shift_and_add import ShiftAndAdd
 from .exact.split_linear import SplitLinear
 from .exact.split_phases import SplitPhases
 from .recognise.patch_embed import RecognisePatchEmbed
@@ -67,7 +68,11 @@ FLOAT_ONNX: tuple[Pass, ...] = tuple(each for each in FLOAT if not isinstance(ea
 FLOAT_TFLITE: tuple[Pass, ...] = FLOAT
 """What makes a float graph lean where a norm is several operators, as in TFLite: its affine part is folded."""
 
-FLOAT_TVM: tuple[Pass, ...] = FLOAT
+FLOAT_TVM: tuple[Pass, ...] = (
+    FoldConstants(),  # exporters write powers of two as computations
+    ShiftAndAdd(),  # before any fold gives each input channel a factor of its own
+    *FLOAT,
+)
 """What makes a float graph lean where every element-wise op runs on the results of a product at no cost."""
 
 ROUNDS = 8

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...ir.graph import Array, Node, Value
 from ...ir.op import Op
-from ...ir.ops import activation, elementwise, norm
+from ...ir.ops import activation, elementwise, logic, norm, quant
 from .kernels.elementwise import Elementwise
 from .site import FormError, Fusion, Site
 from .views import View, merged
@@ -22,6 +22,26 @@ Parameters = Callable[[Any], tuple[float, ...]]
 def none(op: Op) -> tuple[float, ...]:
     """No parameters."""
     return ()
+
+
+def _to_integers(op: quant.Quantize) -> tuple[float, ...]:
+    """Scale, zero point and the ends of the type."""
+    info = np.iinfo(op.dtype)
+    return (*_one_scale(op), float(info.min), float(info.max))
+
+
+def _one_scale(op: quant.Quantize | quant.Dequantize) -> tuple[float, ...]:
+    """Scale and zero point."""
+    if not isinstance(op.quant.scale, float):
+        raise FormError("its scale is not one number")
+    return op.quant.scale, float(op.quant.zero_point)
+
+
+def _real(op: logic.Cast) -> str:
+    """The function of a conversion, which holds for numbers that float32 holds."""
+    if op.dtype != "float32":
+        raise FormError(f"conversion to {op.dtype}")
+    return "real"
 
 
 ELEMENTS: dict[type[Op], tuple[str | Callable[[Any], str], Parameters]] = {
@@ -48,6 +68,11 @@ ELEMENTS: dict[type[Op], tuple[str | Callable[[Any], str], Parameters]] = {
     elementwise.Mul: ("mul", none),
     elementwise.Pow: ("pow", none),
     elementwise.Sub: ("sub", none),
+    logic.Less: ("less", none),
+    logic.Where: ("where", none),
+    logic.Cast: (_real, none),
+    quant.Quantize: ("quantise", _to_integers),
+    quant.Dequantize: ("dequantise", _one_scale),
     # Written as a product and a sum per channel.
     elementwise.Affine: ("affine", none),
     norm.BatchNorm: ("affine", none),

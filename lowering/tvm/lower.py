@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...ir.graph import Graph, Node, Value
-from ...ir.ops.shape import Gather
+from ...ir.ops import logic, quant, shape, shift
 from ..outline import Lack, form, idle, refuse, sources, unknown
 from .elements import ELEMENTS
 from .kernels.spec import Tile
@@ -19,6 +19,13 @@ from .views import View
 __all__ = ["Draft", "draft", "layers", "lower"]
 
 Layer = tuple[Node, ...]
+
+SMALL = ("bool", "int8", "uint8", "int16")
+MIXED = (
+    logic.Less, logic.Where, logic.Cast, quant.Quantize, quant.Dequantize, shift.MatAdd, shift.MatShift,
+    shift.ShiftLinear, shape.Reshape, shape.Transpose, shape.Slice, shape.Split, shape.Expand,
+)  # fmt: skip
+"""Ops that also take or make numbers of the types `SMALL`."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +61,16 @@ def draft(graph: Graph, machine: Machine, tiles: Tiles | None = None) -> Draft:
         views[value] = View.whole(slot, value.shape)
         program.inputs.append(Port(value.name, value.shape, value.dtype, slot))
     asked: dict[str, list[Tile]] = {}
-    foreign = [node for node in graph.nodes if type(node.op) in SPELLINGS and not _real(node)]
+    foreign = [node for node in graph.nodes if type(node.op) in SPELLINGS and not _known(graph, node)]
     lacks = [*unknown(graph.nodes, SPELLINGS), *_foreign(foreign)]
     for layer in layers(graph):
         site = Site(layer[0], layer[1:], program, views, derived, tiles or {}, asked)
         spell = None if layer[0] in foreign else SPELLINGS.get(type(site.op))
         try:
-            result = _unknown(layer) if spell is None else spell(site, site.op)
+            result = _unknown(program, layer) if spell is None else spell(site, site.op)
         except FormError as error:
             lacks.append(form(layer[0], error))
-            result = _unknown(layer)
+            result = _unknown(program, layer)
         views.update(zip(layer[-1].outputs, (result,) if isinstance(result, View) else result, strict=True))
     missing = [value for value in graph.outputs if value not in views]
     lacks += idle(missing)
@@ -72,9 +79,10 @@ def draft(graph: Graph, machine: Machine, tiles: Tiles | None = None) -> Draft:
     return Draft(program, asked, tuple(lacks))
 
 
-def _unknown(layer: Layer) -> tuple[View, ...]:
+def _unknown(program: Program, layer: Layer) -> tuple[View, ...]:
     """In place of results that no kernel makes."""
-    return tuple(View.whole("", value.shape) for value in layer[-1].outputs)
+    values = layer[-1].outputs
+    return tuple(View.whole(program.add(value.type.size, value.dtype), value.shape) for value in values)
 
 
 def layers(graph: Graph) -> Iterator[Layer]:
@@ -132,7 +140,14 @@ def _foreign(nodes: list[Node]) -> list[Lack]:
     return [Lack(kind, sources(found[kind]), "numbers other than float32", do) for kind in sorted(found)]
 
 
-def _real(node: Node) -> bool:
-    """Whether all that a node reads and writes is float32; indices of Gather excepted."""
-    given = node.inputs[:1] if isinstance(node.op, Gather) else node.inputs
-    return all(value is None or value.dtype == "float32" for value in (*given, *node.outputs))
+def _known(graph: Graph, node: Node) -> bool:
+    """Whether all that a node reads and writes is float32 or, for some ops, integers that float32 holds."""
+    given = node.inputs[:1] if isinstance(node.op, shape.Gather) else node.inputs
+    kinds = {value.dtype for value in (*given, *node.outputs) if value is not None}
+    told = any(value.dtype == "bool" and value in graph.outputs for value in node.outputs)
+    return not told and kinds <= {"float32", *(SMALL if isinstance(node.op, MIXED) else ()), *_sums(node)}
+
+
+def _sums(node: Node) -> tuple[str, ...]:
+    """Sums of integers go to float32 at once."""
+    return ("int32",) if isinstance(node.op, shift.MatShift | logic.Cast) else ()

@@ -20,6 +20,9 @@ __all__ = ["FormError", "Fusion", "Site", "Tiles"]
 Tiles = Mapping[str, Sequence[int]]
 """Tiles chosen by measurement: rows and vectors, by what `Site.tile` was asked for."""
 
+STORED = {"bool": "int8"}
+"""Types of numbers that are stored as another one."""
+
 
 class FormError(Exception):
     """A form of an op that has no spelling, in words; all are raised together as one `Unsupported`."""
@@ -118,9 +121,10 @@ class Site:
         shape = tuple(-1 if at == axis % rank else 1 for at in range(rank))
         return self[index].through(lambda array: array.reshape(shape))
 
-    def call(self, kernel: Kernel, operands: Sequence[str], size: int, kind: str = "") -> str:
+    def call(self, kernel: Kernel, operands: Sequence[str], size: int, kind: str = "", dtype: str = "") -> str:
         """Add a call; its result's buffer."""
-        result = self.program.add(size)
+        last = (self.tail[-1] if self.tail else self.node).outputs[0]
+        result = self.program.add(size, dtype or STORED.get(last.dtype, last.dtype))
         layer = (self.tail[-1] if self.tail else self.node).name
         kind = kind or "+".join(type(node.op).__name__ for node in (self.node, *self.tail))
         self.program.calls.append(Call(kernel, tuple(operands), result, layer, kind, self._product))
@@ -137,7 +141,8 @@ class Site:
         size = int(view.array.size)
         shape, (source, out) = merged(view.shape, view.access, View.whole("", view.shape).access)
         kernel = Assembly((Piece(shape, source, out),))
-        return View.whole(self.call(kernel, [view.slot], size, "Copy"), view.shape)
+        dtype = self.program.buffers[view.slot].dtype
+        return View.whole(self.call(kernel, [view.slot], size, "Copy", dtype), view.shape)
 
     def reshaped(self, view: View, shape: tuple[int, ...]) -> View:
         """The same elements under another shape, copied if strides cannot say it."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...ir.graph import Array, Type
 from ...ir.op import Op
-from ...ir.ops import activation, conv, linear, norm, pool, shape
+from ...ir.ops import activation, conv, linear, norm, pool, shape, shift
 from ...ir.ops.attention import Attention
 from .elements import ELEMENTS, elements
 from .kernels.attention import Attend
@@ -19,6 +19,7 @@ from .kernels.elementwise import Assembly, Piece
 from .kernels.neighbours import Gathering, Interpolation
 from .kernels.product import Product, fitting, pack_columns, pack_rows
 from .kernels.rows import Norm, Reduction, Softmax
+from .kernels.shift import IntegerShift, ShiftProduct, SignProduct
 from .kernels.sliding import Depthwise, Pooling
 from .kernels.window import Window
 from .site import FormError, Site
@@ -47,15 +48,38 @@ def _dense(site: Site, x: View, out: tuple[int, ...]) -> View:
     return site.made(kernel, [a.slot, weight, *more])
 
 
-def matmul(site: Site, op: linear.MatMul) -> Result:
+def matmul(site: Site, op: linear.MatMul | shift.MatAdd) -> Result:
     """A product whose second operand is packed while running, once for each matrix of the batch."""
+    cls = SignProduct if isinstance(op, shift.MatAdd) else Product
     *batch, rows, columns = site.shape
     depth = site[0].shape[-1]
     a, b = site[0].broadcast((*batch, rows, depth)), site[1].broadcast((*batch, depth, columns))
-    tile = site.tile(f"matmul {rows}x{depth}x{columns}", rows, columns)
+    tile = site.tile(f"{type(op).__name__.lower()} {rows}x{depth}x{columns}", rows, columns)
     epilogue, more = site.epilogue(site.shape)
-    kernel = Product(tuple(batch), rows, columns, depth, a.access, b.access, tile, epilogue)
+    kernel = cls(tuple(batch), rows, columns, depth, a.access, b.access, tile, epilogue)
     return site.made(kernel, [a.slot, b.slot, *more])
+
+
+def shift_linear(site: Site, op: shift.ShiftLinear) -> Result:
+    """A product with packed codes; scale and bias come behind it."""
+    more = [("mul", site[2]), *([("add", site[3])] if site.has(3) else [])]
+    return _shift(site, ShiftProduct, more)
+
+
+def mat_shift(site: Site, op: shift.MatShift) -> Result:
+    """The same of integers."""
+    return _shift(site, IntegerShift, [])
+
+
+def _shift(site: Site, cls: type[ShiftProduct], more: list[tuple[str, View]]) -> View:
+    rows, columns, depth = math.prod(site.shape[:-1]), site.shape[-1], site[0].shape[-1]
+    x = site.reshaped(site[0], (rows, depth))
+    tile = site.tile(f"{cls.__name__} {rows}x{depth}x{columns}", rows, columns)
+    width = tile.vectors * site.program.machine.lanes
+    codes = site.weight(1, ("columns", width), lambda w: pack_columns(w, width))
+    epilogue, operands = site.epilogue((rows, columns), *more)
+    kernel = cls((), rows, columns, depth, x.access, None, tile, epilogue)
+    return site.made(kernel, [x.slot, codes, *operands])
 
 
 def window(op: Any, image: tuple[int, int], kernel: tuple[int, int], out: tuple[int, int]) -> Window:
@@ -302,6 +326,9 @@ SPELLINGS: dict[type[Op], Spelling] = {
     **dict.fromkeys(ELEMENTS, elements),
     linear.Linear: dense,
     linear.MatMul: matmul,
+    shift.MatAdd: matmul,
+    shift.MatShift: mat_shift,
+    shift.ShiftLinear: shift_linear,
     conv.Conv: convolution,
     conv.PatchEmbed: patch_embed,
     Attention: attention,
@@ -326,7 +353,7 @@ SPELLINGS: dict[type[Op], Spelling] = {
 }
 
 FUSING: tuple[type[Op], ...] = (
-    linear.Linear, conv.Conv, conv.PatchEmbed, linear.MatMul, norm.LayerNorm, norm.RMSNorm, norm.GroupNorm,
-    pool.MaxPool, pool.AveragePool, *ELEMENTS,
+    linear.Linear, shift.ShiftLinear, shift.MatShift, conv.Conv, conv.PatchEmbed, linear.MatMul, shift.MatAdd,
+    norm.LayerNorm, norm.RMSNorm, norm.GroupNorm, pool.MaxPool, pool.AveragePool, *ELEMENTS,
 )  # fmt: skip
 """Ops whose kernels take an epilogue; where an element-wise op could join two, it joins the one that comes first."""

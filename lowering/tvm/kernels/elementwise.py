@@ -40,7 +40,8 @@ class Elementwise:
             def visit(at: Expr, lanes: int) -> None:
                 here = (*index, at)
                 pairs = zip(operands, self.accesses, strict=True)
-                loaded = [body.load(buffer, access(*here), lanes, access.strides[-1]) for buffer, access in pairs]
+                load = body.real if self.formula.steps else body.load
+                loaded = [load(buffer, access(*here), lanes, access.strides[-1]) for buffer, access in pairs]
                 body.store(result, self.formula.apply(body, loaded, lanes), self.out(*here), lanes)
 
             body.sweep(inner, machine.lanes, visit, 0 if outer else work)

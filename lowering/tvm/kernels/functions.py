@@ -125,6 +125,17 @@ def power(body: Body, a: Expr, b: Expr, lanes: int) -> Expr:
     return body.tir.pow(a, b)
 
 
+def quantise(body: Body, x: Expr, lanes: int, scale: float, zero: float, low: float, high: float) -> Expr:
+    """Round(x / scale) + zero, ties to even, between two integers."""
+    whole = body.tir.nearbyint(x / body.number(scale, lanes)) + body.number(zero, lanes)
+    return clamp(body, whole, low, high, lanes)
+
+
+def dequantise(body: Body, q: Expr, lanes: int, scale: float, zero: float) -> Expr:
+    """(q - zero) * scale."""
+    return (q - body.number(zero, lanes)) * body.number(scale, lanes)
+
+
 FUNCTIONS: dict[str, Function] = {
     "abs": lambda b, x, n: b.most(x, b.number(0.0, n) - x),
     "neg": lambda b, x, n: b.number(0.0, n) - x,
@@ -151,5 +162,10 @@ FUNCTIONS: dict[str, Function] = {
     "min": lambda b, x, y, n: b.least(x, y),
     "max": lambda b, x, y, n: b.most(x, y),
     "pow": power,
+    "less": lambda b, x, y, n: b.choose(x < y, b.number(1.0, n), b.number(0.0, n)),
+    "where": lambda b, c, x, y, n: b.choose(c > b.number(0.5, n), x, y),
+    "real": lambda b, x, n: b.cast(x, "float32", n),
+    "quantise": quantise,
+    "dequantise": dequantise,
 }
 """Each takes the body, its operands, the number of lanes, and its parameters."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -60,17 +62,18 @@ def pack_rows(w: Array, rows: int) -> Array:
 
 def tile_product(
     body: Body, sums: Buffer, tile: Tile, lanes: int, depth: int,
-    a: Callable[[int, Expr], Expr], b: Callable[[Expr, int], Expr],
+    a: Callable[[int, Expr], Expr], b: Callable[[Expr, int], Expr], kind: str = "float32",
+    term: Callable[[Expr, Expr], Expr] = operator.mul,
 ) -> None:  # fmt: skip
-    """sums[i, j] = sum over k of a(i, k) (a scalar) times b(k, j) (a vector)."""
+    """sums[i, j] = sum over k of a(i, k) (a scalar) times b(k, j) (a vector), or whatever `term` makes of the two."""
     for at in range(tile.rows * tile.vectors):
-        body.put(sums, at, body.number(0.0, lanes))
+        body.put(sums, at, body.number(0, lanes, kind))
     with body.loop(depth) as k:
         for i in range(tile.rows):
             factor = body.spread(a(i, k), lanes)
             for j in range(tile.vectors):
                 at = i * tile.vectors + j
-                body.put(sums, at, body.get(sums, at) + factor * b(k, j))
+                body.put(sums, at, body.get(sums, at) + term(factor, b(k, j)))
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ class Product:
     tile: Tile
     epilogue: Epilogue = PLAIN
 
+    numbers: ClassVar[str] = "float32"
+    """Type of the sums."""
+
     @property
     def label(self) -> str:
         """See `Kernel`."""
@@ -108,16 +114,27 @@ class Product:
             with body.teams((panels, steps), self.rows * self.depth * self.columns) as share:
                 sums = body.registers(self.tile.rows * self.tile.vectors, machine.lanes)
                 with share() as (panel, at):
-                    row = body.least(at * self.tile.rows, self.rows - self.tile.rows)
-                    column = body.least(panel * width, max(0, self.columns - width))
-                    tile_product(
-                        body, sums, self.tile, machine.lanes, self.depth,
-                        lambda i, k: body.load(a, self.a(*batch, row + i, k)),
-                        lambda k, j: body.load(
-                            packed, (panel * self.depth + k) * width + j * machine.lanes, machine.lanes
-                        ),
-                    )  # fmt: skip
+                    row, column = self._corner(body, panel, at, width)
+                    self._sum(body, sums, a, (packed, panel * (self.depth * width)), (*batch, row), machine)
                     self._finish(body, sums, more, result, (*batch, row, column), machine)
+
+    def _corner(self, body: Body, panel: Expr, at: Expr, width: int) -> tuple[Expr, Expr]:
+        """Row and column of a tile's first element; the last tiles reach back."""
+        row = body.least(at * self.tile.rows, self.rows - self.tile.rows)
+        return row, body.least(panel * width, max(0, self.columns - width))
+
+    def _sum(
+        self, body: Body, sums: Buffer, a: Buffer, panel: tuple[Buffer, Expr], index: tuple[Expr, ...],
+        machine: Machine,
+    ) -> None:  # fmt: skip
+        """The tile of which `index` is the first row, by the panel that begins at a place."""
+        (*batch, row), (packed, first), lanes = index, panel, machine.lanes
+        width = self.tile.vectors * lanes
+        tile_product(
+            body, sums, self.tile, lanes, self.depth,
+            lambda i, k: body.load(a, self.a(*batch, row + i, k)),
+            lambda k, j: body.load(packed, first + k * width + j * lanes, lanes),
+        )  # fmt: skip
 
     def _pack(
         self, body: Body, buffers: tuple[Buffer, Buffer], access: Access, batch: tuple[Expr, ...], machine: Machine
@@ -161,7 +178,7 @@ class Product:
         machine: Machine,
     ) -> None:  # fmt: skip
         """Store the lanes that a result narrower than a vector has."""
-        room = body.scratch(machine.lanes)
+        room = body.scratch(machine.lanes, self.numbers)
         body.store(room, value, 0, machine.lanes)
         with body.loop(self.columns) as at:
             scalar = self.epilogue(body, body.load(room, at), more, (*index, at), 1)

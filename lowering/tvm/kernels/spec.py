@@ -64,7 +64,7 @@ class Epilogue:
     def __call__(self, body: Body, value: Expr, more: Sequence[Buffer], index: tuple[Expr, ...], lanes: int) -> Expr:
         """The value to store at an index, whose last axis runs over the lanes."""
         pairs = zip(more, self.accesses, strict=True)
-        loaded = [body.load(buffer, access(*index), lanes, access.strides[-1]) for buffer, access in pairs]
+        loaded = [body.real(buffer, access(*index), lanes, access.strides[-1]) for buffer, access in pairs]
         return self.formula.apply(body, [value, *loaded], lanes)
 
 
