@@ -32,8 +32,8 @@ def network() -> Graph:
     graph, draw = Graph("shift"), np.random.default_rng(0)
     for rows, depth, columns in LINEARS:
         shape = f"{rows} x {depth} x {columns}"
-        powers = draw.choice([0, *(1 << p for p in range(7))], (columns, depth)) * draw.choice([-1, 1], (columns, depth))
-        x, codes = graph.input(f"x {shape}", Type("float32", (rows, depth))), graph.constant(pack(powers))
+        size, sign = (draw.choice(each, (columns, depth)) for each in ([0, 1, 2, 4, 8, 16, 32, 64], [-1, 1]))
+        x, codes = graph.input(f"x {shape}", Type("float32", (rows, depth))), graph.constant(pack(size * sign))
         weight = graph.constant(draw.standard_normal((columns, depth)).astype(np.float32))
         graph.output(graph.add(Linear(), x, weight, name=shape))
         graph.output(graph.add(ShiftLinear(), x, codes, graph.constant(np.ones(columns, np.float32)), name=shape))
