@@ -141,7 +141,7 @@ def self_attention(s, x):
 
 
 def narrow_attention(s, x):
-    """Queries of the class token alone, cut out before their layer or after it; values have a width of their own."""
+    """Queries of the class token alone, cut before their layer or after it, or learned; values have their own width."""
     cut, first = s.choose("slice", "gather"), s.choose(True, False)
 
     def token(y):
@@ -150,8 +150,11 @@ def narrow_attention(s, x):
         return s.op("Slice", y, *(s.constant([i], np.int64) for i in (0, 1, 1)))
 
     values = 5
-    q = s.op("MatMul", token(x) if first else x, weight(s, WIDTH, HEADS * DEPTH))
-    q = by_head(s, q if first else token(q), tokens=1)
+    if s.choose("computed", "learned") == "learned":
+        q = weight(s, BATCH, HEADS, 1, DEPTH)
+    else:
+        q = s.op("MatMul", token(x) if first else x, weight(s, WIDTH, HEADS * DEPTH))
+        q = by_head(s, q if first else token(q), tokens=1)
     k = s.op("MatMul", x, weight(s, WIDTH, HEADS * DEPTH))
     if s.choose("turned", "at once") == "at once":
         k = s.op("Transpose", shaped(s, k, BATCH, TOKENS, HEADS, DEPTH), perm=[0, 2, 3, 1])

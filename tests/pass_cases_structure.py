@@ -20,6 +20,7 @@ from edgesmith.ir.passes.exact.narrow_tokens import NarrowTokens
 from edgesmith.ir.passes.exact.norm_to_rmsnorm import NormToRmsnorm
 from edgesmith.ir.passes.exact.pool_algebra import PoolAlgebra
 from edgesmith.ir.passes.recognise.patch_embed import RecognisePatchEmbed
+from edgesmith.ir.passes.recognise.simplify_shapes import SimplifyShapes
 
 CASES = runpy.run_path(str(Path(__file__).with_name("pass_cases.py")))["Cases"]()
 applies, refuses = CASES.applies, CASES.refuses
@@ -54,6 +55,14 @@ def nodes_without_effect(net, bias):
 def patches_after_their_norm_was_folded(net, bias):
     y = net.add(Reshape((1, 5, 4)), net.conv(net.input(1, 3, 8, 8), 5, 4, bias, strides=(4, 4)), name="flat")
     return net.output(net.layernorm(net.add(Transpose((0, 2, 1)), y, name="tokens")))
+
+
+@applies(SimplifyShapes())
+def movement_after_what_stood_between_was_folded(net, bias):
+    y = net.add(Transpose((0, 2, 3, 1)), net.conv(net.input(1, 3, 4, 5), 6, 1, bias), name="last")
+    y = net.add(Reshape((1, 20, 6)), y, name="tokens")
+    y = net.add(Reshape((1, 6, 4, 5)), net.add(Transpose((0, 2, 1)), y, name="first"), name="image")
+    return net.output(net.conv(y, 2, 3, name="head", **PAD))
 
 
 @refuses(EliminateDead(), "'x' and 'same' are both names of the graph's interface")

@@ -30,6 +30,7 @@ from .exact.shift_and_add import ShiftAndAdd
 from .exact.split_linear import SplitLinear
 from .exact.split_phases import SplitPhases
 from .recognise.patch_embed import RecognisePatchEmbed
+from .recognise.simplify_shapes import SimplifyShapes
 
 EXACT: tuple[Pass, ...] = (
     FoldConstants(),  # first: folds below look for constants, exporters write computations of them
@@ -40,6 +41,7 @@ EXACT: tuple[Pass, ...] = (
     FoldLayerScale(),  # before NormToRmsnorm: a factor per channel does not commute with centring
     FoldBatchnorm(),  # before MergeBranches: a branch is then one layer
     FoldRepnorm(),  # likewise
+    SimplifyShapes(),  # again: a factor or norm may have stood between movements
     RecognisePatchEmbed(),  # again: a norm may have stood between the convolution and its tokens
     MergeBranches(),  # after the norms, before calibration: merged weights have other ranges
     SplitPhases(),  # after the norms are folded: from here on the layer is several

@@ -34,7 +34,7 @@ def _attention(match: Match) -> Value:
     at_v = origin_of(values, through_factors=False, lead=lead)
     if any(not origin.source.shape or not origin.source.type.size for origin in (at_q, at_k, at_v)):
         raise Miss("an operand has no tokens")
-    layout = layout_of(at_q)
+    layout = layout_of(at_k if at_q.source.is_constant else at_q)  # learned queries tell nothing of the movement
     sharing = sharing_of(layout, at_k.numbers(), at_v.numbers())
     gain, bias = _gain(scores, layout), _bias(scores, layout, sharing)
     nodes = [*at_q.nodes, *at_k.nodes, *at_v.nodes, *scores.nodes, *match.nodes]
