@@ -8,7 +8,9 @@ from .attention import RecogniseAttention
 from .broadcasts import RecogniseBroadcasts
 from .cuts import RecogniseCuts
 from .duplicates import RecogniseDuplicates
+from .gated_linear import RecogniseGatedLinear
 from .groupnorm import RecogniseGroupnorm
+from .head_factors import RecogniseHeadFactors
 from .headwise import RecogniseHeadwise
 from .joined_rows import RecogniseJoinedRows
 from .l2norm import RecogniseL2norm
@@ -17,11 +19,13 @@ from .linear import RecogniseLinear
 from .linear_attention import RecogniseLinearAttention
 from .masks import RecogniseMasks
 from .patch_embed import RecognisePatchEmbed
+from .powers import RecognisePowers
 from .projections import RecogniseProjections
 from .repnorm import RecogniseRepnorm
 from .response_norm import RecogniseResponseNorm
 from .simplify_shapes import SimplifyShapes
 from .softmax import RecogniseSoftmax
+from .squeeze_excite import RecogniseSqueezeExcite
 from .talking_heads import RecogniseTalkingHeads
 from .token_order import RecogniseTokenOrder
 from .tokennorm import RecogniseTokennorm
@@ -38,14 +42,18 @@ RECOGNISE: tuple[Pass, ...] = (
     RecogniseResponseNorm(),  # and ratios of lengths
     RecogniseGroupnorm(),  # needs the Reshapes around it as the exporter wrote them
     RecogniseActivation(),  # before anything folds a factor that is part of one
+    RecognisePowers(),  # those that are left
     RecogniseTokennorm(),  # norms over tokens move before Reshapes ...
     RecogniseJoinedRows(),  # ... as do layers ...
     SimplifyShapes(),  # ... which then cancel, and attention sees Linear and BatchNorm side by side
     RecogniseRepnorm(),  # needs norm and tokens in one shape
-    RecogniseTalkingHeads(),  # scores that are no attention of one op
+    RecogniseSqueezeExcite(),  # gates, whose activations are known by now
+    RecogniseGatedLinear(),
     RecogniseMasks(),  # tables per window stand next to tables per head
     RecogniseProjections(),  # queries, keys and values apart, whatever is done with them
     RecogniseHeadwise(),  # what is done with them one by one, before heads are turned to the front
+    RecogniseHeadFactors(),  # factors per head where attention looks for them
+    RecogniseTalkingHeads(),  # scores that are no attention of one op
     RecogniseAttention(),  # after everything that may stand between projections and heads
     RecogniseLinearAttention(),  # products that attention has left
     SimplifyShapes(),  # the heads' transpositions meet those that recognition left

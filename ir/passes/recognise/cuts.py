@@ -1,12 +1,17 @@
-"""Pieces of one value that together are the whole of it: one Split, however they were cut."""
+"""Pieces of one value that together are the whole of it: one Split, however they were cut.
+
+A roll, too, is pieces that change places; where it is written as an order of indices, these are pieces as well.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...graph import Graph, Node, Value, sources_of
-from ...ops.shape import Slice, Split
+from ...ops.shape import Concat, Gather, Slice, Split
 from ..base import Pass
 
 
@@ -15,9 +20,34 @@ class RecogniseCuts(Pass):
     """Slices that tile an axis become a Split: rolled windows, halves of a gate, a class token and the other tokens."""
 
     def apply(self, graph: Graph) -> int:
-        """Join the slices of each value, axis by axis."""
+        """Take orders of indices for pieces, then join the slices of each value, axis by axis."""
+        taken = sum(_taken(graph, node) for node in graph.nodes)
         values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
-        return sum(_join(graph, value) for value in values)
+        return taken + sum(_join(graph, value) for value in values)
+
+
+def _taken(graph: Graph, node: Node) -> int:
+    """Indices that count up: a Slice; that begin again once: a Split whose pieces change places."""
+    if not isinstance(node.op, Gather) or node.input(1).data is None or node.input(1).type.rank != 1:
+        return 0
+    x, axis = node.input(0), node.op.axis % node.input(0).type.rank
+    size = x.shape[axis]
+    indices = node.input(1).array % size
+    first, count = int(indices[0]) if indices.size else 0, indices.size
+    if count < 2 or (indices != (np.arange(count) + first) % size).any():
+        return 0
+    made: Value
+    if first + count <= size:
+        cut = Slice((first,), (first + count,), (axis,), (1,))
+        made = graph.add(cut, x, name=node.name, sources=node.sources)
+    elif count == size:
+        pieces = graph.add(Split(axis, (first, size - first)), x, name=f"{node.name}.pieces", sources=node.sources)
+        made = graph.add(Concat(axis), pieces[1], pieces[0], name=node.name, sources=node.sources)
+    else:
+        return 0
+    graph.replace(node.output, made)
+    graph.erase(node)
+    return 1
 
 
 def _join(graph: Graph, value: Value) -> int:

@@ -46,7 +46,8 @@ class RecogniseProjections(Pass):
         for pieces in found.values():
             pieces.sort(key=lambda piece: int(piece.grid.channels.min()))
             names = NAMES.get(len(pieces), [str(i) for i in range(len(pieces))])
-            for piece, name in zip(pieces, names, strict=True):
+            named = list(zip(pieces, names, strict=True))
+            for piece, name in sorted(named, key=lambda each: -each[0].grid.rows.shape[-1]):  # others are views of it
                 made = _part(graph, piece.origin, piece.grid, name, windows)
                 if made is not None:
                     graph.replace(piece.value, made)

@@ -46,8 +46,9 @@ def _ratio(algebra: Algebra, nodes: dict[Node, None], monomial: Monomial) -> tup
     if len(means) != 1 or divisor.keys() - {(), means[0]}:
         raise Miss("the lengths are not divided by their mean")
     for node in nodes:
-        if isinstance(node.op, Div | Mul) and algebra.form(node.output).keys() == {monomial}:
-            return node.output, algebra.form(node.output)[monomial]
+        form = algebra.form(node.output) if isinstance(node.op, Div | Mul) else {}
+        if form.keys() == {monomial} and form[monomial].ndim == 0:
+            return node.output, form[monomial]
     raise Miss("no value is the ratio of lengths by itself")
 
 

@@ -85,7 +85,7 @@ def _shorten(graph: Graph, node: Node) -> int:
         part = chain[start:]
         source = part[0].input(0)
         better = shortest(source.shape, [each.op for each in part])
-        if better is None or not _pays(graph, part, len(better)):
+        if better is None or not _pays(graph, part, better):
             continue
         value = source
         for op in better:
@@ -94,14 +94,24 @@ def _shorten(graph: Graph, node: Node) -> int:
     return 0
 
 
-def _pays(graph: Graph, chain: Sequence[Node], length: int) -> bool:
-    """Whether fewer nodes remain (those that others read stay), or as many and nearer to the source."""
+def _pays(graph: Graph, chain: Sequence[Node], better: Sequence[Op]) -> bool:
+    """Whether fewer nodes remain (those that others read stay), or as many and nearer to the source, or of lower rank.
+
+    Phones have few axes: windows of an image are moved with 4 where exporters write 6.
+    """
+    length = len(better)
     dying = 1
     for node in reversed(chain[:-1]):
         if len(node.output.readers) > 1 or any(node.output is out for out in graph.outputs):
             break
         dying += 1
+    if length == dying == len(chain):
+        return _rank(better) < _rank([node.op for node in chain])
     return length < dying or (length == dying and dying < len(chain))
+
+
+def _rank(ops: Sequence[Op]) -> int:
+    return max(len(op.perm) if isinstance(op, Transpose) else 0 for op in ops)
 
 
 def shortest(shape: tuple[int, ...], ops: Sequence[Op]) -> list[Op] | None:

@@ -1,0 +1,123 @@
+"""Blocks in every spelling fold to one and the same graph, whatever they are; what only looks like one stays."""
+
+from __future__ import annotations
+
+import hashlib
+import runpy
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesmith.ir.rewrite import COMMUTATIVE
+
+SPELLINGS = runpy.run_path(str(Path(__file__).with_name("spellings.py")))
+STRUCTURES = runpy.run_path(str(Path(__file__).with_name("structure_spellings.py")))
+Speller, spelt, recognised = (SPELLINGS[name] for name in ("Speller", "spelt", "recognised"))
+SIDE, WIDTH, TOKENS = (STRUCTURES[name] for name in ("SIDE", "WIDTH", "TOKENS"))
+IMAGE, CHANNELS, ROWS = (1, SIDE, SIDE, WIDTH), (1, WIDTH, SIDE, SIDE), (1, TOKENS, WIDTH)
+
+FOUND = {
+    "window_attention": (IMAGE, {"Attention": 1, "Linear": 4, "Reshape": 4, "Transpose": 2}),
+    "shifted_window_attention": (
+        IMAGE,
+        {"Attention": 1, "Linear": 4, "Reshape": 4, "Transpose": 2, "Split": 4, "Concat": 4},
+    ),
+    "mask_unit_attention": (
+        (1, 64, WIDTH),
+        {"Attention": 1, "Linear": 4, "Reshape": 5, "Transpose": 2, "ReduceMax": 1},
+    ),
+    "cross_covariance_attention": (
+        ROWS,
+        {"Attention": 1, "Linear": 4, "RMSNorm": 2, "Mul": 1, "Reshape": 6, "Transpose": 4},
+    ),
+    "talking_heads": (
+        ROWS,
+        {"Linear": 4, "MatMul": 2, "Softmax": 1, "Conv": 2, "Add": 1, "Reshape": 4, "Transpose": 4},
+    ),
+    "linear_attention": (
+        ROWS,
+        {"Linear": 4, "MatMul": 3, "Relu": 2, "Sum": 1, "Add": 1, "Div": 1, "Reshape": 4, "Transpose": 4},
+    ),
+    "response_norm": (
+        CHANNELS,
+        {"Mul": 3, "Sum": 1, "Sqrt": 1, "Mean": 1, "Add": 3, "Div": 1},
+    ),
+    "squeeze_excite": (CHANNELS, {"Mean": 1, "Conv": 2, "Relu": 1, "Sigmoid": 1, "Mul": 1}),
+    "gated_linear": (ROWS, {"Linear": 3, "Silu": 1, "Mul": 1}),
+    "separable_attention": (CHANNELS, {"Conv": 1, "Split": 1, "Softmax": 1, "Mul": 2, "Sum": 1, "Relu": 1}),
+}
+
+
+def described(op):
+    """An op and its attributes, numbers to five digits: files hold float32."""
+    numbers = {name: f"{v:.5g}" if isinstance(v, float) else v for name, v in op.attributes().items()}
+    return f"{type(op).__name__}{numbers}"
+
+
+def formed(value, arrays, known):
+    """A digest of what a value is, and the constants in the order in which they are read."""
+    if value in known:
+        return known[value]
+    if value.data is not None:
+        arrays.append(value.data)
+        return f"constant {value.shape}"
+    node = value.producer
+    if node is None:
+        return "input"
+    parts = []
+    for operand in node.inputs:
+        own = []
+        parts.append((formed(operand, own, known) if operand is not None else "none", own))
+    if isinstance(node.op, COMMUTATIVE):
+        parts.sort(key=lambda part: part[0])
+    for _, own in parts:
+        arrays.extend(own)
+    text = f"{described(node.op)}.{node.outputs.index(value)}({', '.join(part for part, _ in parts)})"
+    known[value] = hashlib.sha1(text.encode()).hexdigest()
+    return known[value]
+
+
+def counted(output):
+    """The ops that an output is made of."""
+    seen, waiting = {}, [output]
+    while waiting:
+        node = waiting.pop().producer
+        if node is not None and node not in seen:
+            seen[node] = None
+            waiting += [operand for operand in node.inputs if operand is not None]
+    return Counter(type(node.op).__name__ for node in seen)
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_every_spelling_is_one_graph(name: str, tmp_path: Path) -> None:
+    shape, ops = FOUND[name]
+    graph = recognised(spelt(STRUCTURES[name], shape, 24), tmp_path, -1, 1, 1e-5)
+    counts = [counted(output) for output in graph.outputs]
+    assert len(counts) > 7
+    assert counts == [ops] * len(counts)
+    forms = []
+    for output in graph.outputs:
+        arrays = []
+        forms.append((formed(output, arrays, {}), arrays))
+    assert {form for form, _ in forms} == {forms[0][0]}
+    for _, arrays in forms[1:]:
+        for ours, first in zip(arrays, forms[0][1], strict=True):
+            np.testing.assert_allclose(ours, first, rtol=1e-4, atol=1e-5)
+
+
+LOOK_ALIKES = runpy.run_path(str(Path(__file__).with_name("structure_look_alikes.py")))["LOOK_ALIKES"]
+
+
+@pytest.mark.parametrize("name", LOOK_ALIKES)
+def test_what_only_looks_like_it_stays(name: str, tmp_path: Path) -> None:
+    """ONNX Runtime's numbers are kept, and what would have been recognised is not there, or what is written is."""
+    write, shapes, kept, absent = LOOK_ALIKES[name]
+    sheet = Speller(17)
+    outputs = write(sheet, *(sheet.input(*shape) for shape in shapes))
+    sheet.outputs += outputs if isinstance(outputs, tuple) else (outputs,)
+    graph = recognised(sheet, tmp_path, -1, 1, 1e-5)
+    found = Counter(type(node.op).__name__ for node in graph.nodes)
+    assert kept <= set(found), f"{kept - set(found)} went"
+    assert not absent & set(found), f"{absent & set(found)} was recognised"
