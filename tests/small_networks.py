@@ -149,3 +149,11 @@ def image_to_tokens_and_back(build):
     tokens = attend(net, tokens, 3, 6)
     image = net.add(Reshape((1, 6, 4, 4)), net.add(Transpose((0, 2, 1)), tokens, name="back"), name="image")
     return net.output(net.conv(image, 4, 3, name="head", pads=PAD))
+
+
+@network
+def norm_that_only_a_convolution_reads(build):
+    net = build.Net("float32")
+    tokens = net.add(Transpose((0, 2, 1)), net.layernorm(net.input(1, 16, 6)), name="back")
+    image = net.add(Reshape((1, 6, 4, 4)), tokens, name="image")
+    return net.output(net.conv(image, 4, 3, name="head", pads=PAD))

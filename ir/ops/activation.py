@@ -27,6 +27,7 @@ class _Unary(Op):
 
     def infer(self, x: Type) -> Type:
         """The type of x."""
+        require(x.dtype != "bool", "expects numbers, not truth values")
         return Type(x.dtype, x.shape)
 
     def reference(self, x: Array) -> Array:
@@ -236,11 +237,12 @@ class Softmax(Op):
     def infer(self, x: Type) -> Type:
         """The type of x."""
         require(-x.rank <= self.axis < x.rank, f"axis {self.axis} is outside a tensor of rank {x.rank}")
+        require(x.numpy.kind == "f", f"expects real numbers, not {x.dtype}")
         return Type(x.dtype, x.shape)
 
     def reference(self, x: Array) -> Array:
         """See the class."""
-        e = np.exp(x - x.max(axis=self.axis, keepdims=True))
+        e = np.exp(x - x.max(axis=self.axis, keepdims=True, initial=-np.inf))
         return np.asarray(e / e.sum(axis=self.axis, keepdims=True))
 
     @classmethod

@@ -26,6 +26,8 @@ class _Pool(Op):
     def infer(self, x: Type) -> Type:
         """x [B, C, H, W] -> [B, C, OH, OW]."""
         require(x.rank == 4, f"expects rank 4, got {x.shape}")
+        sound = min(self.kernel) > 0 and min(self.strides) > 0 and min(self.pads) >= 0
+        require(sound, f"no window: kernel {self.kernel}, strides {self.strides}, pads {self.pads}")
         sizes = [self._size(x.shape[2 + axis], axis) for axis in (0, 1)]
         require(min(sizes) > 0, f"the window {self.kernel} does not fit the padded image {x.shape[2:]}")
         return Type(x.dtype, (x.shape[0], x.shape[1], *sizes))

@@ -48,22 +48,31 @@ def selection(node: Node, index: int) -> Selection:
         cuts = op.index(node.input(0).type.rank)
         axes = [i for i, n in enumerate(node.input(0).shape) if range(*cuts[i].indices(n)) != range(n)]
         if len(axes) == 1:
-            return Selection(node, axes[0], np.arange(node.input(0).shape[axes[0]])[cuts[axes[0]]])
+            (axis,) = axes
+            return Selection(node, axis, np.arange(*cuts[axis].indices(node.input(0).shape[axis])))
     raise Miss(f"'{node.input(0).name}' is also read as a whole by '{node.name}'")
 
 
-def select(graph: Graph, value: Value, axis: int, wanted: Sequence[int]) -> Value:
+def union(readers: Sequence[Selection], size: int) -> Array:
+    """Which of `size` indices anything reads, increasing."""
+    read = np.zeros(size, bool)
+    for reader in readers:
+        read[reader.indices] = True
+    return np.flatnonzero(read)
+
+
+def select(graph: Graph, value: Value, axis: int, wanted: Array) -> Value:
     """The slices of a value at increasing indices, its rank kept; a constant is cut at once."""
     if value.data is not None:
         return renewed(graph, value, np.take(value.data, wanted, axis))
-    first, last = wanted[0], wanted[-1] + 1
+    first, last = int(wanted[0]), int(wanted[-1]) + 1
     made: Value
-    if list(wanted) == list(range(first, last)):
+    if len(wanted) == last - first:
         cut = Slice((first,), (last,), (axis,), (1,))
         same = [reader.output for reader in value.readers if reader.op == cut]
         made = same[0] if same else graph.add(cut, value, name=f"{value.name}.narrow")
     else:
-        indices = graph.constant(np.array(wanted, np.int64), f"{value.name}.tokens")
+        indices = graph.constant(wanted, f"{value.name}.tokens")
         made = graph.add(Gather(axis), value, indices, name=f"{value.name}.narrow")
     return made
 
@@ -76,7 +85,7 @@ def _narrow(match: Match) -> Value:
     axis = readers[0].axis
     if any(reader.axis != axis for reader in readers):
         raise Miss(f"the readers of '{value.name}' select along different axes")
-    wanted = sorted({int(i) for reader in readers for i in reader.indices.reshape(-1)})
+    wanted = union(readers, value.shape[axis])
     if len(wanted) in (0, value.shape[axis]):
         raise Miss(f"together the readers of '{value.name}' select all of it")
     narrow = _push(graph, value, axis, wanted)
@@ -90,13 +99,13 @@ def _narrow(match: Match) -> Value:
 def _apart(match: Match) -> Value:
     graph, value = match.graph, match.root.input(0)
     reader = selection(match.root, 0)
-    wanted = sorted({int(i) for i in reader.indices.reshape(-1)})
-    if not wanted or len(wanted) * FEW > value.shape[reader.axis]:
+    wanted = union([reader], value.shape[reader.axis])
+    if not len(wanted) or len(wanted) * FEW > value.shape[reader.axis]:
         raise Miss(f"too many rows of '{value.name}' would be normalised twice")
     return _again(graph, reader, _push(graph, value, reader.axis, wanted), wanted)
 
 
-def _push(graph: Graph, value: Value, axis: int, wanted: Sequence[int]) -> Value:
+def _push(graph: Graph, value: Value, axis: int, wanted: Array) -> Value:
     """Compute only the wanted slices of a value, from slices of its operands."""
     node = value.producer
     if node is None:
@@ -141,10 +150,10 @@ def _row_operands(node: Node, axis: int) -> dict[int, int]:
     raise Miss(f"'{node.name}' ({type(op).__name__}) needs all of them")
 
 
-def _again(graph: Graph, reader: Selection, narrow: Value, wanted: Sequence[int]) -> Value:
+def _again(graph: Graph, reader: Selection, narrow: Value, wanted: Array) -> Value:
     """What a reader selected, out of the narrowed value."""
     node, positions = reader.node, np.searchsorted(wanted, reader.indices)
-    if positions.reshape(-1).tolist() == list(range(len(wanted))):
+    if np.array_equal(positions.reshape(-1), np.arange(len(wanted))):
         two_names = is_public(graph, node.output) and is_public(graph, narrow)
         if node.output.shape == narrow.shape and not two_names:
             return narrow

@@ -10,7 +10,7 @@ from ...ops import activation, attention, norm, shape
 from ...ops.integer_attention import QAttention, QSoftmax
 from ...ops.integer_norm import QLayerNorm, QRMSNorm
 from . import observers
-from .channels_last import channels_at_end, plain
+from .channels_last import Layout, channels_at_end, plain
 from .choose_scales import HEADROOM, Form, attention_bias, query_limit, score_floor
 from .fit_weights import fit_affine
 from .integer_lowering import Lowering, Placed, reach
@@ -23,19 +23,33 @@ def lower_norm(lowering: Lowering, node: Node) -> None:
     op, x = node.op, node.input(0)
     assert isinstance(op, norm.LayerNorm | norm.RMSNorm)
     layout, form = channels_at_end(lowering.layout(x), len(x.shape) - 1), lowering.chooser.form(node.output)
+    wide = form if form.dtype == "int16" else _wide(lowering, node)
     placed = lowering.read(x, layout)
     if x.shape[-1] > 1024:
         placed = lowering.read_narrow(x, layout)
     width = x.shape[-1]
     gain, shift = (None if v is None else v.array for v in (node.optional(1), node.optional(2)))
-    parameters, lift = _scaling(lowering, node, (gain, shift), form, width)
+    parameters, lift = _scaling(lowering, node, (gain, shift), wide, width)
     bits, eps_q = integer_rows.norm_fraction_bits(width), integer_rows.norm_epsilon(op.eps, width, placed.form.scale)
     if isinstance(op, norm.LayerNorm):
-        made = lowering.emit(node, QLayerNorm(form.quant, bits, eps_q, lift), placed.value, *parameters)
+        made = lowering.emit(node, QLayerNorm(wide.quant, bits, eps_q, lift), placed.value, *parameters)
     else:
         zero = placed.form.quant.zero_point
-        made = lowering.emit(node, QRMSNorm(form.quant, bits, eps_q, lift, zero), placed.value, *parameters)
-    lowering.put(node.output, made, layout, form)
+        made = lowering.emit(node, QRMSNorm(wide.quant, bits, eps_q, lift, zero), placed.value, *parameters)
+    _put(lowering, node, made, layout, wide)
+
+
+def _wide(lowering: Lowering, node: Node) -> Form:
+    """What a norm stores where its readers want something else: int16, as all norms do."""
+    return Form("int16", observers.symmetric(lowering.chooser.statistics(node.output).largest * HEADROOM, 32767))
+
+
+def _put(lowering: Lowering, node: Node, made: Value, layout: Layout, wide: Form) -> None:
+    """A norm's result in the form that its readers want."""
+    lowering.put(node.output, made, layout, wide)
+    form = lowering.chooser.form(node.output)
+    if form != wide:
+        lowering.put(node.output, lowering.read(node.output, form=form).value, layout, form)
 
 
 def _scaling(
@@ -58,12 +72,10 @@ def lower_group_norm(lowering: Lowering, node: Node) -> None:
     op, x = node.op, node.input(0)
     assert isinstance(op, norm.GroupNorm)
     layout = channels_at_end(lowering.layout(x), 1)
-    placed, form = lowering.read_narrow(x, layout), lowering.chooser.form(node.output)
+    placed, wide = lowering.read_narrow(x, layout), _wide(lowering, node)
     size, channels = x.type.size, x.shape[1]
     vectors = (node.optional(1), node.optional(2))
     gain, shift = (None if v is None else np.tile(v.array, size // channels) for v in vectors)
-    stats = lowering.chooser.statistics(node.output)
-    wide = Form("int16", observers.symmetric(stats.largest * HEADROOM, 32767))
     gain = np.ones(size) if gain is None else gain
     parameters, lift = _scaling(lowering, node, (gain, shift), wide, size)
     bits, eps_q = integer_rows.norm_fraction_bits(size), integer_rows.norm_epsilon(op.eps, size, placed.form.scale)
@@ -71,9 +83,7 @@ def lower_group_norm(lowering: Lowering, node: Node) -> None:
     row = lowering.emit(node, shape.Reshape((1, size)), placed.value, name=f"{name}_row")
     normed = lowering.emit(node, QLayerNorm(wide.quant, bits, eps_q, lift), row, *parameters, name=f"{name}_normed")
     made = lowering.emit(node, shape.Reshape(placed.value.shape), normed, name=f"{name}_wide")
-    lowering.put(node.output, made, layout, wide)
-    final = lowering.read(node.output, form=form)
-    lowering.put(node.output, final.value, layout, form)
+    _put(lowering, node, made, layout, wide)
 
 
 def lower_softmax(lowering: Lowering, node: Node) -> None:
