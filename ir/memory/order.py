@@ -19,6 +19,7 @@ class _State:
     total: int
     path: tuple[int, ...]
     alive: int = field(compare=False)  # bytes that wait for groups still to come
+    ready: int = field(compare=False)  # groups whose inputs are there
 
 
 def order(network: Network) -> list[int]:
@@ -28,11 +29,11 @@ def order(network: Network) -> list[int]:
     unless more than `BEAM` sets have the same size, then the best ones go on. Ties: order of the graph.
     """
     search = _Search(network)
-    states = {0: _State(0, 0, (), search.start())}
+    states = {0: _State(0, 0, (), search.start(), search.ready())}
     for _ in network.groups:
         found: dict[int, _State] = {}
         for done, state in states.items():
-            for group in search.ready(done):
+            for group in bits(state.ready):
                 following = search.step(state, group, done)
                 after = done | 1 << group
                 if after not in found or following < found[after]:
@@ -56,13 +57,21 @@ class _Search:
                 self.makes[storage.maker].append(i)
             for reader in bits(storage.readers):
                 self.reads[reader].append(i)
+        self.waiting: list[list[int]] = [[] for _ in network.groups]
+        for group, before in enumerate(network.before):
+            for maker in bits(before):
+                self.waiting[maker].append(group)
         self.leanest = [
             {s.overwrites: s for s in sorted(options, key=lambda s: -s.scratch_bytes)} for options in network.schedules
         ]
 
-    def ready(self, done: int) -> list[int]:
-        """Groups whose inputs are there, in the order of the graph."""
-        return [g for g, before in enumerate(self.network.before) if not done >> g & 1 and not before & ~done]
+    def ready(self) -> int:
+        """Groups that wait for no other."""
+        return sum(1 << group for group, before in enumerate(self.network.before) if not before)
+
+    def freed(self, group: int, after: int) -> int:
+        """Groups that waited for this one last."""
+        return sum(1 << g for g in self.waiting[group] if not self.network.before[g] & ~after)
 
     def start(self) -> int:
         """Bytes of the graph's inputs that something waits for."""
@@ -84,5 +93,6 @@ class _Search:
         gone = sum(sizes[i] for i in self.reads[group] if not storages[i].public and not storages[i].readers & later)
         unread = sum(sizes[i] for i in self.makes[group] if not storages[i].public and not storages[i].readers)
         return _State(
-            max(state.peak, load), state.total + load, (*state.path, group), state.alive + made - gone - unread
-        )
+            max(state.peak, load), state.total + load, (*state.path, group), state.alive + made - gone - unread,
+            state.ready & ~(1 << group) | self.freed(group, after),
+        )  # fmt: skip
