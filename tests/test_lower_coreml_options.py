@@ -164,6 +164,14 @@ def lint(build, *shape, **ranges):
     return graph, examine(graph, ranges)
 
 
+def test_a_norm_of_what_a_shrunk_norm_gives_is_looked_at_as_well():
+    def norms(g, x):
+        return g.add(LayerNorm(1e-9), g.add(LayerNorm(1e-3), x, name="first"), name="second")
+
+    _, found = lint(norms, 2, 32, x=(-400.0, 400.0))
+    assert found.fixed["first"].startswith("squares") and found.fixed["y"].startswith("epsilon")
+
+
 def test_norms_of_large_numbers_are_shrunk_without_changing_them():
     graph, found = lint(lambda g, x: g.add(LayerNorm(1e-3), x, None, None, name="n"), 2, 8, x=(-4000.0, 4000.0))
     assert found.fixed["y"].startswith("squares") and not found.kept

@@ -150,8 +150,11 @@ def _scores(graph: Graph, known: dict[str, Interval], lint: Lint) -> None:
         graph.erase(made)
 
 
-def _norms(graph: Graph, bounds: Mapping[Value, Interval], lint: Lint) -> None:
-    """Norms of large numbers see them divided by a power of two, which changes nothing but their epsilon."""
+def _norms(graph: Graph, bounds: dict[Value, Interval], lint: Lint) -> None:
+    """Norms of large numbers see them divided by a power of two, which changes nothing but their epsilon.
+
+    What takes a norm's place has its bounds.
+    """
     for node in graph.nodes:
         if not isinstance(node.op, norm.LayerNorm | norm.RMSNorm | norm.GroupNorm):
             continue
@@ -163,6 +166,7 @@ def _norms(graph: Graph, bounds: Mapping[Value, Interval], lint: Lint) -> None:
             small = graph.add(elementwise.Mul(), x, factor, name=f"{node.output.name}_small", sources=node.sources)
             op = dataclasses.replace(node.op, eps=node.op.eps * 4.0**-shift)
             again = graph.add(op, small, *node.inputs[1:], name=node.name, sources=node.sources)
+            bounds[again] = bounds[node.output]
             node = _put(graph, node, again)
             lint.fix(node, "squares", f"its operand reaches {size:.3g} and is divided by {2**shift}")
         if node.op.eps < LEAST / 2:  # type: ignore[attr-defined]
