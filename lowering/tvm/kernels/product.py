@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -22,11 +23,12 @@ LATENCY = 8
 """Multiply-adds that must be under way at a time to hide their latency: four cycles, two a cycle."""
 
 
-def candidates(machine: Machine) -> list[Tile]:
-    """Tiles whose sums, one row of vectors and one spread number fit the registers."""
-    sizes = ((rows, vectors) for rows in range(1, machine.registers) for vectors in range(1, machine.registers))
+@cache
+def candidates(most: int) -> tuple[Tile, ...]:
+    """Tiles whose sums, one row of vectors and one spread number fit so many registers."""
+    sizes = ((rows, vectors) for rows in range(1, most) for vectors in range(1, most))
     need = ((r, v, r * v + (v if r > 1 else 0) + 1) for r, v in sizes)
-    return [Tile(rows, vectors) for rows, vectors, registers in need if registers <= machine.registers]
+    return tuple(Tile(rows, vectors) for rows, vectors, registers in need if registers <= most)
 
 
 def cost(tile: Tile, rows: int, vectors: int) -> float:
@@ -38,7 +40,7 @@ def cost(tile: Tile, rows: int, vectors: int) -> float:
 def fitting(machine: Machine, rows: int, columns: int) -> list[Tile]:
     """Candidates for a result of that size, the one that covers it soonest first."""
     most = max(1, columns // machine.lanes)
-    found = [tile for tile in candidates(machine) if tile.rows <= rows and tile.vectors <= most]
+    found = [tile for tile in candidates(machine.registers) if tile.rows <= rows and tile.vectors <= most]
     vectors = -(-columns // machine.lanes)
     return sorted(found, key=lambda t: (cost(t, rows, vectors), -t.rows * t.vectors, -t.rows))
 
