@@ -15,7 +15,7 @@ from .kernels.spec import Kernel
 from .machine import Machine
 from .program import Buffer, Program
 
-__all__ = ["ABOUT", "KERNEL", "MAIN", "RESULT", "Build", "export", "function", "module"]
+__all__ = ["ABOUT", "KERNEL", "MAIN", "RESULT", "Build", "export", "function", "module", "symbols"]
 
 RESULT = "model.so"
 MAIN, ABOUT = "main", "about"
@@ -44,27 +44,35 @@ def module(program: Program) -> Any:
     from tvm import ir, relax
 
     block = relax.BlockBuilder()
-    kernels: dict[object, Any] = {}
-    names: dict[str, int] = {}
+    kernels: dict[str, Any] = {}
     inputs = [relax.Var(_identifier(p.name, at), _tensor(p.shape, p.dtype)) for at, p in enumerate(program.inputs)]
     with block.function(MAIN, inputs):
         values: dict[str, Any] = {}
         for port, given in zip(program.inputs, inputs, strict=True):
             values[port.slot] = block.emit(_reshaped(given, (program.buffers[port.slot].size,), port.dtype))
-        for call in program.calls:
-            kinds = tuple(program.buffers[slot] for slot in (*call.operands, call.result))
-            key = (call.kernel, kinds)
-            if key not in kernels:
-                name = _fresh(call.kernel.label, names)
-                kernels[key] = block.add_func(function(call.kernel, name, kinds, program.machine), name)
+        for call, name in zip(program.calls, symbols(program), strict=True):
+            kinds = program.kinds(call)
+            if name not in kernels:
+                kernels[name] = block.add_func(function(call.kernel, name, kinds, program.machine), name)
             operands = [_value(program, slot, values) for slot in call.operands]
             out = _tensor((kinds[-1].size,), kinds[-1].dtype)
-            values[call.result] = block.emit(relax.call_tir(kernels[key], operands, out_ty=out))
+            values[call.result] = block.emit(relax.call_tir(kernels[name], operands, out_ty=out))
         shaped = [block.emit(_reshaped(values[p.slot], p.shape, p.dtype)) for p in program.outputs]
         block.emit_func_output(relax.Tuple(shaped))
     with block.function(ABOUT, []):
         block.emit_func_output(ir.StringImm(json.dumps(program.about())))
     return block.get()
+
+
+def symbols(program: Program) -> tuple[str, ...]:
+    """Name of each call's kernel in the library; equal kernels are one."""
+    known: dict[object, str] = {}
+    taken: dict[str, int] = {}
+    for call in program.calls:
+        key = (call.kernel, program.kinds(call))
+        if key not in known:
+            known[key] = _fresh(call.kernel.label, taken)
+    return tuple(known[call.kernel, program.kinds(call)] for call in program.calls)
 
 
 @dataclass(frozen=True)

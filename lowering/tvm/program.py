@@ -79,6 +79,10 @@ class Program:
         self.constants[name] = array.reshape(-1)
         return name
 
+    def kinds(self, call: Call) -> tuple[Buffer, ...]:
+        """Types of a call's operands and, last, its result."""
+        return tuple(self.buffers[slot] for slot in (*call.operands, call.result))
+
     def about(self) -> dict[str, Any]:
         """What the library says of itself: ports, and the layer behind each call."""
         ports = {

@@ -152,7 +152,7 @@ def _trial(product: str, programs: Sequence[Program], machine: Machine, place: t
     variants = []
     for program in programs:
         call = next(call for call in program.calls if call.product == product)
-        variants.append((call.kernel, tuple(program.buffers[slot] for slot in (*call.operands, call.result))))
+        variants.append((call.kernel, program.kinds(call)))
     link = (*zig.command(), *machine.link) if place else ()
     return Trial(machine, tuple(variants), link, place)
 
