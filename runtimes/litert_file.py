@@ -14,6 +14,7 @@ import numpy as np
 
 from ..ir.errors import ModelError, Unsupported
 from .artifact import Tensor
+from .litert_operators import flaw
 
 __all__ = ["Contents", "read"]
 
@@ -28,8 +29,11 @@ TYPES = {
 }  # fmt: skip
 """TensorType of the schema, where numpy has it too."""
 
-LARGEST = 1 << 40
-"""Elements of a tensor; more is nonsense, and overflows the runtime's own arithmetic."""
+PACKED = {17: 4, 18: 16, 19: 2, 20: 4}
+"""Bits of an element, of the types that numpy lacks."""
+
+LARGEST = 2**31 - 1
+"""Elements of a tensor: the runtime counts them in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,11 @@ def _contents(data: mmap.mmap) -> Contents:
     _check_operators(codes)
     if not graphs:
         raise ModelError("the TFLite file holds no graph")
+    kinds = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in codes]
     for graph in graphs:
-        _check_graph(graph, buffers, len(codes))
+        _check_graph(graph, buffers, kinds)
     main, tensors = graphs[0], list(graphs[0].tables(0))
     takes, gives = _interface(model, main, tensors)
-    kinds = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in codes]
     operators = tuple((kinds[op.scalar(0, "<I")], _name(tensors, op.numbers(2))) for op in main.tables(3))
     inputs = tuple(_tensor(name, tensors[place]) for name, place in takes.items())
     outputs = tuple(_tensor(name, tensors[place]) for name, place in gives.items())
@@ -104,8 +108,8 @@ def _check_operators(codes: Sequence[_Table]) -> None:
         raise Unsupported("the TFLite file holds custom operators", where=foreign, why=why, do=do)
 
 
-def _check_graph(graph: _Table, buffers: Sequence[_Table], codes: int) -> None:
-    """Every number that stands for a tensor, a buffer or an operator's kind means one that is there."""
+def _check_graph(graph: _Table, buffers: Sequence[_Table], kinds: Sequence[int]) -> None:
+    """Every number that stands for a tensor, a buffer or an operator's kind means one that is there and fits."""
     tensors = list(graph.tables(0))
     for tensor in tensors:
         shape = tensor.numbers(0)
@@ -118,8 +122,9 @@ def _check_graph(graph: _Table, buffers: Sequence[_Table], codes: int) -> None:
         _check_size(tensor, shape, buffers[number])
         _scales(tensor)
     used = [*graph.numbers(1), *graph.numbers(2)]
-    for operator in graph.tables(3):
-        if operator.scalar(0, "<I") >= codes:
+    operators = list(graph.tables(3))
+    for operator in operators:
+        if operator.scalar(0, "<I") >= len(kinds):
             raise _inconsistent("an operator is of a kind that is not listed")
         operator.table(4)
         operator.table(12)
@@ -127,16 +132,54 @@ def _check_graph(graph: _Table, buffers: Sequence[_Table], codes: int) -> None:
         used += [each for each in (*operator.numbers(1), *operator.numbers(2), *operator.numbers(8)) if each != -1]
     if strange := [each for each in used if not 0 <= each < len(tensors)]:
         raise _inconsistent(f"tensor {strange[0]} of {len(tensors)} is used")
+    _check_flow(graph, operators, tensors, buffers, kinds)
+
+
+def _check_flow(
+    graph: _Table, operators: Sequence[_Table], tensors: Sequence[_Table], buffers: Sequence[_Table],
+    kinds: Sequence[int],
+) -> None:  # fmt: skip
+    """Operators have the operands that they must have, read what is there by then, and write into no constant."""
+    constant = {number for number, each in enumerate(tensors) if _held(buffers[each.scalar(2, "<I")])}
+    there = constant | {*graph.numbers(1)} | {number for number, each in enumerate(tensors) if _needs_no_maker(each)}
+    _check_written(graph.numbers(1), constant, tensors)
+    for operator in operators:
+        takes, makes = operator.numbers(1), operator.numbers(2)
+        if lacking := flaw(kinds[operator.scalar(0, "<I")], takes, makes):
+            raise _inconsistent(f"{lacking}; it makes '{_name(tensors, [each for each in makes if each >= 0])}'")
+        if early := [number for number in takes if number not in there and number != -1]:
+            raise _inconsistent(f"tensor '{tensors[early[0]].text(3)}' is read before anything makes it")
+        _check_written(makes, constant, tensors)
+        there |= {*makes}
+    if missing := [number for number in graph.numbers(2) if number not in there]:
+        raise _inconsistent(f"output '{tensors[missing[0]].text(3)}' is made by nothing")
+
+
+def _check_written(numbers: Sequence[int], constant: set[int], tensors: Sequence[_Table]) -> None:
+    """What is stored in the file lies in memory that nobody may write."""
+    if wrong := [number for number in numbers if number in constant]:
+        raise _inconsistent(f"tensor '{tensors[wrong[0]].text(3)}' is a constant and is written to")
+
+
+def _held(buffer: _Table) -> int:
+    """Bytes of a buffer."""
+    return buffer.vector(0, 1)[1] or buffer.scalar(2, "<Q")
+
+
+def _needs_no_maker(tensor: _Table) -> bool:
+    """Variables keep what they held, tensors without elements hold nothing; resources are handles."""
+    return bool(tensor.scalar(5, "<B")) or prod(tensor.numbers(0)) == 0 or tensor.scalar(1, "<b") in (5, 13, 14)
 
 
 def _check_size(tensor: _Table, shape: Sequence[int], buffer: _Table) -> None:
-    """A dense constant has as many bytes as its shape says; sparse and packed ones are the runtime's to judge."""
-    dtype, held = TYPES.get(tensor.scalar(1, "<b")), buffer.vector(0, 1)[1] or buffer.scalar(2, "<Q")
-    if not held or dtype is None or tensor.table(6) is not None:
+    """A dense constant has as many bytes as its shape says; those of strings and sparse ones the runtime judges."""
+    kind, held = tensor.scalar(1, "<b"), _held(buffer)
+    bits = PACKED.get(kind) or (8 * np.dtype(TYPES[kind]).itemsize if kind in TYPES else 0)
+    if not held or not bits or tensor.table(6) is not None:
         return
-    if held != prod(shape) * np.dtype(dtype).itemsize:
-        why = f"tensor '{tensor.text(3)}' is {dtype}{list(shape)} and has {held} bytes of data"
-        raise _inconsistent(why)
+    if held != -(-prod(shape) * bits // 8):
+        dtype = TYPES.get(kind, f"of {bits} bits")
+        raise _inconsistent(f"tensor '{tensor.text(3)}' is {dtype} {list(shape)} and has {held} bytes of data")
 
 
 def _interface(model: _Table, main: _Table, tensors: Sequence[_Table]) -> tuple[dict[str, int], dict[str, int]]:

@@ -225,6 +225,112 @@ def test_constants_of_the_wrong_size_are_refused(saved):
         RUNNER.open(saved(writer.finish([x], [y])))
 
 
+def operator(model, at=0):
+    return model.subgraphs[0].operators[at]
+
+
+def tensor(model, at):
+    return model.subgraphs[0].tensors[at]
+
+
+def without_operand(at, place):
+    def change(model):
+        operator(model, at).inputs[place] = -1
+
+    return change
+
+
+def with_shape(*shape):
+    def change(model):
+        tensor(model, 0).shape = list(shape)
+
+    return change
+
+
+def shortened(model):
+    large = max(model.buffers, key=lambda each: 0 if each.data is None else len(each.data))
+    large.data = large.data[:-4]
+
+
+def swapped(model):
+    model.subgraphs[0].operators.reverse()
+
+
+def into_a_constant(model):
+    operator(model).outputs = [operator(model).inputs[1]]
+
+
+def of_nothing(model):
+    model.subgraphs[0].operators.pop()
+
+
+def fewer(model):
+    operator(model).inputs = operator(model).inputs[:1]
+
+
+def outside(place):
+    def change(model):
+        getattr(operator(model), place)[0] = len(model.subgraphs[0].tensors)
+
+    return change
+
+
+def negative(place):
+    def change(model):
+        getattr(operator(model), place)[0] = -2
+
+    return change
+
+
+def given_a_constant(model):
+    model.subgraphs[0].inputs = [operator(model).inputs[1]]
+    model.signatureDefs = []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without_operand(0, 0), "FULLY_CONNECTED lacks operand 0; it makes 'h'"),
+        (without_operand(0, 1), "FULLY_CONNECTED lacks operand 1"),
+        (without_operand(1, 0), "SOFTMAX lacks operand 0"),
+        (fewer, "FULLY_CONNECTED has 1 operands, not 2"),
+        (lambda model: setattr(operator(model), "outputs", [-1]), "lacks a result"),
+        (outside("inputs"), r"tensor \d+ of \d+ is used"),
+        (outside("outputs"), r"tensor \d+ of \d+ is used"),
+        (negative("inputs"), "tensor -2 of"),
+        (lambda model: setattr(tensor(model, 0), "buffer", 99), "buffer 99 of"),
+        (lambda model: setattr(operator(model), "opcodeIndex", 99), "kind that is not listed"),
+        (shortened, "bytes of data"),
+        (with_shape(-3, 16), "impossible shape"),
+        (with_shape(2**16, 2**16), "impossible shape"),
+        (with_shape(2**31 - 1, 2**31 - 1, 2**31 - 1), "impossible shape"),
+        (swapped, "'h' is read before anything makes it"),
+        (into_a_constant, "'w' is a constant and is written to"),
+        (given_a_constant, "'w' is a constant and is written to"),
+        (of_nothing, "'out:0' is made by nothing"),
+    ],
+)  # fmt: skip
+def test_what_would_lead_the_runtime_astray_never_reaches_it(saved, monkeypatch, change, words):
+    monkeypatch.setattr(litert, "_child", lambda *arguments: pytest.fail("LiteRT was given the file"))
+    with pytest.raises(ModelError, match=words):
+        RUNNER.open(saved(FILES["mutated"](FILES["dense"](), change)))
+
+
+def test_a_sum_without_its_second_term_is_refused(saved):
+    with pytest.raises(ModelError, match="ADD lacks operand 1; it makes 't'"):
+        RUNNER.open(saved(FILES["mutated"](FILES["difference"](), without_operand(0, 1))))
+
+
+def test_an_absent_bias_is_no_flaw(saved):
+    path = saved(FILES["mutated"](FILES["dense"](), without_operand(0, 2)))
+    np.testing.assert_allclose(RUNNER.open(path).run({"x": X})["y"], softmax(X @ FILES["weights"]()[0].T), atol=1e-6)
+
+
+def test_a_file_that_is_only_taken_apart_and_packed_is_the_same_model(saved):
+    path = saved(FILES["mutated"](FILES["dense"](), lambda model: None))
+    np.testing.assert_allclose(RUNNER.open(path).run({"x": X})["y"], dense(X), atol=1e-6)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals have other names there")
 def test_a_native_crash_takes_no_more_than_a_child_process_along(saved, monkeypatch):
     """A child that is sure to crash: what a broken file does to LiteRT depends on what memory happens to hold."""

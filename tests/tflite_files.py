@@ -139,3 +139,12 @@ def misfit() -> bytes:
     x, y = writer.tensor("x", (3, 10)), writer.tensor("y", (3, 8))
     writer.operator("FULLY_CONNECTED", [x, writer.constant("w", weights()[0])], [y])
     return writer.finish([x], [y])
+
+
+def mutated(data: bytes, change: Any) -> bytes:
+    """A file after `change` has had its way with the model in it, as the schema's own classes have it."""
+    model = schema.ModelT.InitFromPackedBuf(bytearray(data))
+    change(model)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
