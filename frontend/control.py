@@ -7,12 +7,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
-from ..ir.errors import Unsupported
+from ..ir.errors import ModelError, Unsupported
+from ..ir.graph import Array
 from .model import Model, bodies, label, own_names
 from .tensors import decode
 
 MOST_NODES = 20_000
-"""Nodes of one unrolled Loop."""
+"""Nodes of one Loop that is written out."""
+
+INNER_LOOP = 100
+"""Nodes that a loop in a loop counts for, as nobody knows its rounds yet."""
+
+MOST_IN_ALL = 100_000
+"""Nodes of the model then: loops in loops multiply."""
 
 
 def straighten(model: Model) -> bool:
@@ -31,6 +38,9 @@ def straighten(model: Model) -> bool:
         found = course(model, node, label(node, index)) if course else None
         changed = changed or found is not None
         nodes += [node] if found is None else found
+        if found is not None and len(nodes) > MOST_IN_ALL:
+            what = f"with its loops written out the model has more than {MOST_IN_ALL} nodes"
+            raise Unsupported(what, where=[label(node, index)], do="export with shorter sequences")
     if changed:
         del model.graph.node[:]
         model.graph.node.extend(nodes)
@@ -44,7 +54,7 @@ def _branch(model: Model, node: NodeProto, name: str) -> list[NodeProto] | None:
         return None
     wanted = "then_branch" if condition.any() else "else_branch"
     body = next(each.g for each in node.attribute if each.name == wanted)
-    nodes, results = _placed(model, body, name, {})
+    nodes, results = _placed(model, body, name, {}, _weights(model, body))
     return [*nodes, *_handed_over(results, node.output)]
 
 
@@ -52,6 +62,7 @@ def _rounds(model: Model, node: NodeProto, name: str) -> list[NodeProto] | None:
     """The nodes of all rounds, if their number is known and nothing that is computed ends them."""
     count, start = (model.weights.get(each) for each in node.input[:2])
     (body,) = bodies(node)
+    _check_ports(node, body, count, name)
     stopped = start is not None and not start.any()
     if not stopped and (count is None or (node.input[1] and start is None) or not _goes_on(model, body)):
         return None
@@ -60,10 +71,11 @@ def _rounds(model: Model, node: NodeProto, name: str) -> list[NodeProto] | None:
     collected = len(body.output) - 1 - len(carried)
     if collected and not rounds:
         return None
-    if rounds * len(body.node) > MOST_NODES:
-        what = f"the Loop '{name}' has {rounds} rounds of {len(body.node)} nodes"
+    if rounds * (size := _size(body)) > MOST_NODES:
+        what = f"the Loop '{name}' has {rounds} rounds of {size} nodes"
         why = f"loops are written out, up to {MOST_NODES} nodes"
         raise Unsupported(what, where=[name], why=why, do="export with a shorter sequence")
+    weights = _weights(model, body)
     nodes: list[NodeProto] = []
     pieces: list[list[str]] = [[] for _ in range(collected)]
     for number in range(rounds):
@@ -71,16 +83,34 @@ def _rounds(model: Model, node: NodeProto, name: str) -> list[NodeProto] | None:
         ports = {"number": np.asarray(number, np.int64), "goes_on": np.asarray(True)}
         model.weights.update({f"{prefix}.{port}": array for port, array in ports.items()})
         given = [*(f"{prefix}.{port}" for port in ports), *carried]
-        inner, results = _placed(model, body, prefix, dict(zip((p.name for p in body.input), given, strict=True)))
+        bound = dict(zip((each.name for each in body.input), given, strict=True))
+        inner, results = _placed(model, body, prefix, bound, weights)
         nodes += inner
         carried = results[1 : 1 + len(carried)]
         for piece, result in zip(pieces, results[1 + len(carried) :], strict=True):
             piece.append(result)
     kept = len(carried)
     nodes += _handed_over(carried, node.output[:kept])
-    for piece, output in zip(pieces, node.output[kept:], strict=False):
+    for piece, output in zip(pieces, node.output[kept:], strict=True):
         nodes += _stacked(model, piece, output)
     return nodes
+
+
+def _size(body: GraphProto) -> int:
+    """Nodes of a round, one at least."""
+    inner = sum(_size(each) for node in body.node for each in bodies(node))
+    loops = sum(node.op_type == "Loop" for node in body.node)
+    return max(1, len(body.node) + inner + INNER_LOOP * loops)
+
+
+def _check_ports(node: NodeProto, body: GraphProto, count: Array | None, name: str) -> None:
+    """What ONNX's checker does not ask of a loop."""
+    carried = len(node.input) - 2
+    sound = len(body.input) == 2 + carried and len(body.output) == 1 + len(node.output) >= 1 + carried
+    if not sound or (count is not None and count.size != 1):
+        what = f"the Loop '{name}' has {len(node.input)} inputs and {len(node.output)} outputs, its body"
+        what = f"{what} {len(body.input)} and {len(body.output)}"
+        raise ModelError(what, where=[name], do="export the model again")
 
 
 COURSES = {"If": _branch, "Loop": _rounds}
@@ -101,11 +131,17 @@ def _goes_on(model: Model, body: GraphProto) -> bool:
     return any(decode(tensor, model.folder).all() for tensor in tensors)
 
 
-def _placed(model: Model, body: GraphProto, prefix: str, given: Mapping[str, str]) -> tuple[list[NodeProto], list[str]]:
+def _weights(model: Model, body: GraphProto) -> dict[str, Array]:
+    """A body's weights, which all its rounds share."""
+    return {tensor.name: decode(tensor, model.folder) for tensor in body.initializer}
+
+
+def _placed(
+    model: Model, body: GraphProto, prefix: str, given: Mapping[str, str], weights: Mapping[str, Array]
+) -> tuple[list[NodeProto], list[str]]:
     """A body's nodes under names of their own, its inputs replaced by `given`, and the names of its results."""
     names = {each: f"{prefix}/{each}" for each in own_names(body)} | dict(given)
-    for tensor in body.initializer:
-        model.weights[names[tensor.name]] = decode(tensor, model.folder)
+    model.weights.update({names[name]: array for name, array in weights.items()})
     nodes = []
     for index, node in enumerate(body.node):
         copy = NodeProto()

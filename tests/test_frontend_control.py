@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgesmith.frontend import imported, load
 from edgesmith.frontend.fold import run
-from edgesmith.ir.errors import Unsupported
+from edgesmith.ir.errors import ModelError, Unsupported
 from edgesmith.ir.graph import Array
 from edgesmith.ir.interpret import run as interpret
 
@@ -143,6 +143,33 @@ def test_loops_without_end_or_too_long_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="1000000000 rounds") as caught:
         load(file(tmp_path, [loop("on_next", [make("Identity", ["on"], ["on_next"])])], (2, 3), numbers, ("y", "rows")))
     assert caught.value.where == ("loop",)
+
+
+def counting(nodes: Sequence[onnx.NodeProto], ports: int = 3, own: str = "") -> onnx.GraphProto:
+    """The body of a loop, its names with a letter of their own."""
+    given = [port(f"i{own}", INT, ()), port(f"on{own}", BOOL, ()), port(f"s{own}"), port("more")][:ports]
+    going_on = make("Identity", [f"on{own}"], [f"on_next{own}"])
+    return body([going_on, *nodes], [f"on_next{own}", f"t{own}"], given)
+
+
+NEG = make("Neg", ["x"], ["t"])
+INNER = make("Loop", ["count", "on", "s"], ["t"], "inner", body=counting([make("Neg", ["su"], ["tu"])], own="u"))
+HOSTILE = {
+    "in loops": (counting([INNER]), "10000 rounds of 104 nodes"),
+    "without a state": (counting([NEG], ports=2), "3 inputs"),
+    "with too much": (counting([NEG], ports=4), "3 inputs"),
+}
+
+
+@pytest.mark.parametrize("way", HOSTILE)
+def test_hostile_loops(way: str, tmp_path: Path) -> None:
+    """Refused in time and by name."""
+    inner, words = HOSTILE[way]
+    node = make("Loop", ["count", "start", "x"], ["y"], "loop", body=inner)
+    numbers = {"count": np.array(10_000, np.int64), "start": np.array(True)}
+    with pytest.raises(ModelError, match=words) as caught:
+        load(file(tmp_path, [node], (2, 3), numbers))
+    assert any("loop" in name for name in caught.value.where)
 
 
 # ---- recurrent layers ----
