@@ -23,6 +23,7 @@ __all__ = ["commands", "main"]
 
 Data = dict[str, Any]
 Named = tuple[str, tuple[int, ...]]
+Fixed = tuple[str, float]
 UNITS = {"": 1, "B": 1, "K": 1024, "KIB": 1024, "M": 1024**2, "MIB": 1024**2}
 FILE = click.Path(path_type=Path)
 
@@ -53,6 +54,19 @@ class Shape(click.ParamType[Named]):
         if not sign or not name or not re.fullmatch(r"[1-9]\d*([x,][1-9]\d*)*", sizes):
             self.fail(f"'{value}' is not a shape; write for example x=1x3x224x224", param, ctx)
         return name, tuple(int(size) for size in re.split("[x,]", sizes))
+
+
+class Value(click.ParamType[tuple[str, float]]):
+    """What an input always is: sr=16000."""
+
+    name = "name=number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """Split the text."""
+        name, _, number = value.rpartition("=")
+        if not name or not re.fullmatch(r"-?\d+(\.\d*)?", number):
+            self.fail(f"'{value}' is not a value; write for example sr=16000", param, ctx)
+        return name, float(number)
 
 
 def verb(function: Callable[..., Data]) -> Callable[..., None]:
@@ -96,6 +110,8 @@ def _fail(error: EdgesmithError, json_: bool) -> NoReturn:
 
 SHAPES = click.option("--shape", "shapes", type=Shape(), multiple=True, help="Full shape of an input, once for each.")
 
+VALUES = click.option("--value", "values", type=Value(), multiple=True, help="A number that an input always is.")
+
 
 def choices(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command every option of every back end; which of them a target has, the compile checks."""
@@ -118,16 +134,17 @@ def commands() -> None:
 @click.option("-o", "--out", type=FILE, required=True, help="Folder to write; a previous artifact there is replaced.")
 @click.option("--calibration", type=FILE, help="Typical inputs, .npz or .npy. Without: noise, and no word on accuracy.")
 @SHAPES
+@VALUES
 @click.option("--ram", type=Bytes(), help="RAM budget instead of the target's own, for example 256K.")
 @click.option("--dtype", type=click.Choice(queries.dtypes()),
               help="Arithmetic. Default: that of the back end, int8 for C.")  # fmt: skip
 @choices
 @click.option("--check/--no-check", default=True, show_default=True, help="Run the result and compare it.")
 @verb
-def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
+def compile(model: Path, shapes: tuple[Named, ...], values: tuple[Fixed, ...], **options: Any) -> Data:
     """Turn an ONNX model into a C library that fits a device, or into a file that a runtime takes."""
     with console.progress() as progress:
-        artifact = stages.compile(model, shapes=dict(shapes), progress=progress, **options)
+        artifact = stages.compile(model, shapes=dict(shapes), values=dict(values), progress=progress, **options)
     return {"folder": str(artifact.folder), **artifact.manifest}
 
 
@@ -135,11 +152,12 @@ def compile(model: Path, shapes: tuple[Named, ...], **options: Any) -> Data:
 @click.argument("model", type=FILE)
 @click.option("--target", "targets", multiple=True, help="A device or a .toml file, once for each. Default: all.")
 @SHAPES
+@VALUES
 @verb
-def check(model: Path, shapes: tuple[Named, ...], targets: tuple[str, ...]) -> Data:
+def check(model: Path, shapes: tuple[Named, ...], values: tuple[Fixed, ...], targets: tuple[str, ...]) -> Data:
     """Tell in seconds what becomes of a model on each target, and all that is missing."""
     with console.progress() as progress:
-        return survey.check(model, targets, dict(shapes), progress)
+        return survey.check(model, targets, dict(shapes), dict(values), progress)
 
 
 @commands.command()
@@ -174,11 +192,12 @@ def bench(artifact: Path, **options: Any) -> Data:
 @commands.command()
 @click.argument("model", type=FILE)
 @SHAPES
+@VALUES
 @click.option("--after", metavar="PASS", help="Stop after this pass. Default: after recognition.")
 @verb
-def show(model: Path, shapes: tuple[Named, ...], after: str | None) -> Data:
+def show(model: Path, shapes: tuple[Named, ...], values: tuple[Fixed, ...], after: str | None) -> Data:
     """Print a model as the compiler sees it."""
-    return queries.show(model, shapes=dict(shapes), after=after)
+    return queries.show(model, shapes=dict(shapes), values=dict(values), after=after)
 
 
 @commands.command()

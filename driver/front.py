@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import figures
 from .choices import Choices
-from .feeds import Input, Source, inputs_of, samples, synthetic
+from .feeds import Input, Source, inputs_of, read, samples, synthetic
 from .ladder import Ladder
 
 if TYPE_CHECKING:
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from ..ir.passes.base import Pass
     from ..targets import Target
 
-__all__ = ["NOISE_SAMPLES", "REFERENCE_SAMPLES", "Front", "Progress", "Shapes"]
+__all__ = ["NOISE_SAMPLES", "REFERENCE_SAMPLES", "Front", "Progress", "Shapes", "Values"]
 
 Progress = Callable[[str], None]
 Shapes = Mapping[str, tuple[int, ...]]
+Values = Mapping[str, object]
 
 NOISE_SAMPLES = 8
 REFERENCE_SAMPLES = 64
@@ -39,28 +40,37 @@ class Front:
     own_target: Path | None = None
     ladder: Ladder = field(default_factory=Ladder)
 
-    def read(self, model: str | PathLike[str] | Graph, shapes: Shapes, calibration: Source | None) -> None:
-        """Import the model and the data; ONNX Runtime's outputs are what everything later is held against."""
+    def read(
+        self, model: str | PathLike[str] | Graph, shapes: Shapes, values: Values, calibration: Source | None
+    ) -> None:
+        """Import the model and the data; ONNX Runtime's outputs are what everything later is held against.
+
+        Sizes that the model leaves open, and `shapes` as well, are those of the data.
+        """
         from .. import frontend
         from ..ir.graph import Graph
         from ..runtimes import ort
 
         self.say("read the model")
         path = None if isinstance(model, Graph) else Path(model)
-        self.graph = model.copy() if isinstance(model, Graph) else frontend.imported(model, shapes)
+        given = None if calibration is None else read(calibration)
+        if isinstance(model, Graph):
+            self.graph = model.copy()
+        else:
+            self.graph = frontend.imported(model, shapes, values, given, pixels=True)
         self.admit()
         self.name = path.stem if path else self.graph.name
         self.origin = figures.origin(path)
         self.inputs: list[Input] = inputs_of(self.graph)
-        self.noise = calibration is None
-        if calibration is None:
+        self.noise = given is None
+        if given is None:
             self.data = synthetic(self.inputs, NOISE_SAMPLES)
         else:
-            self.data = samples(calibration, self.inputs, "calibration")
+            self.data = samples(given, self.inputs, "calibration")
         self.looks = self.data[: figures.looks(self.graph, LOOK_MACS, LOOK_SAMPLES)]
         if path is not None:
             self.say("run it in ONNX Runtime")
-            self.ladder.climb("ONNX Runtime", list(ort.reference(path, self.data[:REFERENCE_SAMPLES])))
+            self.ladder.climb("ONNX Runtime", list(ort.reference(path, self.data[:REFERENCE_SAMPLES], values)))
         self._look("imported graph" if path else "graph as given")
 
     def admit(self) -> None:

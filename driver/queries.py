@@ -28,8 +28,9 @@ def passes() -> list[Pass]:
 
 
 def show(
-    model: str | PathLike[str], shapes: Mapping[str, tuple[int, ...]] | None = None, after: str | None = None
-) -> dict[str, Any]:
+    model: str | PathLike[str], shapes: Mapping[str, tuple[int, ...]] | None = None,
+    values: Mapping[str, object] | None = None, after: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """A model as the compiler sees it after a pass; without a name after recognition, with "import" before any.
 
     Raises:
@@ -42,7 +43,7 @@ def show(
     known = [each.name for each in passes()]
     if after not in (None, "import", *known):
         raise UsageError(f"there is no pass '{after}'", do=f"use import, {', '.join(dict.fromkeys(known))}")
-    graph = frontend.imported(model, shapes)
+    graph = frontend.imported(model, shapes, values)
     done = [_applied(each, graph) for each in _until(after)]
     graph.prune()
     total = cost(graph)

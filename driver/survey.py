@@ -16,7 +16,7 @@ from ..lowering import Lack, Outline
 from . import figures
 from .choices import choose
 from .feeds import check_batch, inputs_of
-from .front import Progress, Shapes
+from .front import Progress, Shapes, Values
 from .library import STACK_ALLOWANCE
 from .queries import find_target
 
@@ -97,7 +97,7 @@ class Way:
 
 def check(
     model: str | PathLike[str] | Graph, targets: Sequence[str | Target] = (), shapes: Shapes | None = None,
-    progress: Progress | None = None,
+    values: Values | None = None, progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Say of every target whether it takes a model, and what it would take; all that is missing is named.
 
@@ -105,6 +105,7 @@ def check(
         model: An `.onnx` file, or a graph; it is only read.
         targets: Names of devices or paths of their files; all of ours if there are none.
         shapes: A full shape for each input with symbolic dimensions.
+        values: Inputs that never change, by name: numbers or arrays.
         progress: Called with the name of each stage as it begins.
 
     Returns:
@@ -122,7 +123,7 @@ def check(
     name = model.name if isinstance(model, Graph) else Path(model).stem
     say("read the model")
     try:
-        graph = model.copy() if isinstance(model, Graph) else frontend.imported(model, shapes)
+        graph = model.copy() if isinstance(model, Graph) else frontend.imported(model, shapes, values, pixels=True)
         inputs_of(graph)
     except ModelError as error:
         return {"name": name, "imports": False, "ways": [], "stopped": error.json()}

@@ -32,13 +32,13 @@ def bind(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
     for name in shapes:
         if name not in inputs:
             raise UsageError(f"the model has no input '{name}'", do=f"its inputs are: {', '.join(inputs)}")
-    declared = {name: _declared(each) for name, each in inputs.items()}
+    stated = {name: declared(each) for name, each in inputs.items()}
     symbols: dict[str, int] = {}
     for name, given in shapes.items():
-        _agree(name, declared[name], given, symbols)
+        _agree(name, stated[name], given, symbols)
     open_ones = []
-    for name, dimensions in declared.items():
-        shape = shapes.get(name) or tuple(_size(d, axis, symbols, declared) for axis, d in enumerate(dimensions))
+    for name, dimensions in stated.items():
+        shape = shapes.get(name) or tuple(_size(d, axis, symbols, stated) for axis, d in enumerate(dimensions))
         if max(math.prod(shape), *shape, 0) > LARGEST:
             what = f"the input '{name}' has the impossible size {'x'.join(map(str, shape))}"
             raise ModelError(what, where=[name], do="export the model with smaller shapes")
@@ -73,7 +73,12 @@ def infer(model: Model) -> dict[str, Type]:
     return types
 
 
-def _declared(each: ValueInfoProto) -> tuple[Dimension, ...]:
+def declared(each: ValueInfoProto) -> tuple[Dimension, ...]:
+    """The sizes of an input as the file has them.
+
+    Raises:
+        ModelError: It is no tensor of a type that inputs have.
+    """
     dtype = dtype_of(each.type.tensor_type.elem_type) if each.type.HasField("tensor_type") else "no tensor"
     if dtype not in DTYPES:
         raise ModelError(
@@ -90,25 +95,25 @@ def _dimension(d: Any) -> Dimension:
 
 def _agree(name: str, dimensions: tuple[Dimension, ...], given: tuple[int, ...], symbols: dict[str, int]) -> None:
     fits = len(given) == len(dimensions) and all(n > 0 for n in given)
-    for declared, size in zip(dimensions, given, strict=False):
-        expected = declared if isinstance(declared, int) else symbols.get(declared, size)
+    for stated, size in zip(dimensions, given, strict=False):
+        expected = stated if isinstance(stated, int) else symbols.get(stated, size)
         fits = fits and expected == size
-        if isinstance(declared, str) and declared != "?":
-            symbols[declared] = size
+        if isinstance(stated, str) and stated != "?":
+            symbols[stated] = size
     if not fits:
         asked, has = "x".join(map(str, given)), "x".join(map(str, dimensions))
         raise UsageError(f"the shape {asked} does not fit the input '{name}', which is {has}", where=[name])
 
 
 def _size(
-    dimension: Dimension, axis: int, symbols: Mapping[str, int], declared: Mapping[str, tuple[Dimension, ...]]
+    dimension: Dimension, axis: int, symbols: Mapping[str, int], stated: Mapping[str, tuple[Dimension, ...]]
 ) -> int:
     """The size of a dimension, -1 when it stays open."""
     if isinstance(dimension, int):
         return dimension
     if dimension in symbols:
         return symbols[dimension]
-    elsewhere = dimension != "?" and any(dimension in shape[1:] for shape in declared.values())
+    elsewhere = dimension != "?" and any(dimension in shape[1:] for shape in stated.values())
     return 1 if axis == 0 and not elsewhere else -1
 
 

@@ -105,8 +105,15 @@ def _described(given: Any) -> Tensor:
     return Tensor(given.name, {"float": "float32", "double": "float64"}.get(kind, kind), shape)
 
 
-def reference(model: Path, samples: Iterable[Feeds]) -> Iterator[dict[str, Array]]:
+def reference(
+    model: Path, samples: Iterable[Feeds], values: Mapping[str, Any] | None = None
+) -> Iterator[dict[str, Array]]:
     """Outputs of each sample of a model as it is written, with every optimisation off.
+
+    Args:
+        model: An `.onnx` file.
+        samples: Inputs by name; those that the file takes as integers are rounded.
+        values: Inputs that are the same for all samples, by name: numbers, or arrays.
 
     Raises:
         MachineError: ONNX Runtime is not installed.
@@ -114,7 +121,16 @@ def reference(model: Path, samples: Iterable[Feeds]) -> Iterator[dict[str, Array
     """
     session = Model(model, optimise=False)
     for feeds in samples:
-        yield session.run(feeds)
+        given = {**(values or {}), **feeds}
+        yield session.run({each.name: _typed(given[each.name], each) for each in session.inputs if each.name in given})
+
+
+def _typed(value: Any, given: Tensor) -> Array:
+    """A value as an input takes it."""
+    array, dtype = np.asarray(value), np.dtype(given.dtype)
+    if dtype.kind in "iu" and array.dtype.kind == "f":
+        array = np.rint(array)
+    return np.full(given.shape, array, dtype) if not array.shape else array.astype(dtype)
 
 
 RUNNER: Runner = OnnxRuntime()
