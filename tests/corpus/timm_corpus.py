@@ -47,6 +47,32 @@ TIMM = (
     "mobilenetv4_conv_small",
     "repvit_m0_9",
 )
+FAMILIES = (
+    "vit_tiny_r_s16_p8_224",
+    "test_vit3",
+    "mobilevit_xs",
+    "mobilevitv2_100",
+    "fastvit_t8",
+    "repvit_m1",
+    "tnt_s_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "swinv2_tiny_window8_256",
+    "maxvit_pico_rw_256",
+    "hiera_tiny_224",
+    "edgenext_x_small",
+    "xcit_nano_12_p16_224",
+    "efficientvit_b0",
+    "pvt_v2_b0",
+    "convnext_atto",
+    "convnextv2_atto",
+    "mobilenetv3_small_050",
+    "mobilenetv4_hybrid_medium",
+    "eva02_tiny_patch14_224",
+    "cait_xxs24_224",
+    "gmlp_ti16_224",
+    "swiftformer_xs",
+)
+"""One of each further family of blocks: windows, mask units, channels as tokens, shared keys, gates, rotations."""
 NAMES = (*SHAPES, *TIMM)
 
 

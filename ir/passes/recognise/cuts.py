@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...graph import Graph, Node, Value, sources_of
-from ...ops.shape import Concat, Gather, Slice, Split
+from ...ops.shape import Concat, Gather, Reshape, Slice, Split
 from ..base import Pass
 
 
@@ -27,11 +27,17 @@ class RecogniseCuts(Pass):
 
 
 def _taken(graph: Graph, node: Node) -> int:
-    """Indices that count up: a Slice; that begin again once: a Split whose pieces change places."""
-    if not isinstance(node.op, Gather) or node.input(1).data is None or node.input(1).type.rank != 1:
+    """Indices that count up: a Slice; that begin again once: a Split whose pieces change places; all there is: a view."""
+    if not isinstance(node.op, Gather) or node.input(1).data is None or node.input(1).type.rank > 1:
         return 0
     x, axis = node.input(0), node.op.axis % node.input(0).type.rank
     size = x.shape[axis]
+    if size == node.input(1).type.size == 1:
+        graph.replace(node.output, graph.add(Reshape(node.output.shape), x, name=node.name, sources=node.sources))
+        graph.erase(node)
+        return 1
+    if not node.input(1).shape:
+        return 0
     indices = node.input(1).array % size
     first, count = int(indices[0]) if indices.size else 0, indices.size
     if count < 2 or (indices != (np.arange(count) + first) % size).any():
