@@ -44,8 +44,7 @@ def test_written_models_are_lean_and_give_the_source_s_numbers(name: str, tmp_pa
     assert counts.total() == NODES[name] < len(source.graph.node)
     assert not DEBRIS & set(counts)
 
-    feeds = {graph.inputs[0].name: case.x}
-    (ours,), (theirs,) = (next(ort.reference(file, [feeds])).values() for file in (path, case.model))
-    # In single precision the source itself is off by `fp32_noise`; merged branches round elsewhere.
-    assert relative_difference(ours, theirs) < max(1e-5, 2 * case.record["fp32_noise"])
+    (ours,) = next(ort.reference(path, [{graph.inputs[0].name: case.x}])).values()
+    # The source itself is off by `fp32_noise` in single precision; merged branches round elsewhere, no worse.
+    assert relative_difference(ours, case.exact) < 2 * case.record["fp32_noise"]
     assert cost(frontend.load(path)) == cost(graph)
