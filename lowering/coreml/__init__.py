@@ -43,7 +43,7 @@ class CoreML:
 
     def why_not(self) -> str | None:
         """What to install when coremltools is missing."""
-        from .library import why_not
+        from .vendor import why_not
 
         return why_not()
 

@@ -14,6 +14,7 @@ from ...ir.ops.conv import Conv
 from ...ir.ops.linear import Linear
 from ...ir.ops.shape import Reshape, Transpose
 from .site import FIRST, Site, Var
+from .succession import succeed
 
 __all__ = ["Projection", "absorbed", "attention", "joined", "projections", "queries_factor", "scaled", "times"]
 
@@ -35,7 +36,7 @@ def projections(node: Node, outputs: list[Value], kept: Collection[str] = ()) ->
 
     None whose output, or the Attention's, is among those `kept` in another precision.
     """
-    groups: dict[Value, list[int]] = {}
+    groups: dict[Value, list[tuple[int, Node]]] = {}
     for index in range(3):
         value = node.input(index)
         made = value.producer
@@ -44,9 +45,9 @@ def projections(node: Node, outputs: list[Value], kept: Collection[str] = ()) ->
         if value.name in kept or node.output.name in kept:
             continue
         if all(each is None or each.data is not None for each in made.inputs[1:]):
-            groups.setdefault(made.input(0), []).append(index)
+            groups.setdefault(made.input(0), []).append((index, made))
     return tuple(
-        Projection(source, tuple(found), tuple(node.input(index).producer for index in found))  # type: ignore[misc]
+        Projection(source, tuple(index for index, _ in found), tuple(linear for _, linear in found))
         for source, found in groups.items()
     )
 
@@ -94,7 +95,7 @@ def scaled(graph: Graph, release: int) -> None:
             continue
         width = node.input(0).shape[2] // node.op.heads
         wanted = 1 / np.sqrt(width) if release >= WHOLE_SINCE else 1.0
-        maker = _maker(node.input(0), graph.outputs)
+        maker, moved = _maker(node.input(0), graph.outputs)
         if maker is None or abs(node.op.scale / wanted - 1) < 1e-7:
             continue
         for index in (1, 2):
@@ -103,23 +104,27 @@ def scaled(graph: Graph, release: int) -> None:
                 by = value.array * np.float32(node.op.scale / wanted)
                 graph.set_input(maker, index, graph.constant(by.astype(np.float32), f"{value.name}_scaled"))
         again = graph.add(replace(node.op, scale=float(wanted)), *node.inputs, name=node.name, sources=node.sources)
-        name = node.output.name
-        graph.replace(node.output, again)
-        graph.erase(node)
-        if again.name != name:
-            graph.rename(again, name)
+        succeed(graph, node, again)
+        for value in moved:
+            graph.rename(value, f"{value.name}_scaled")
 
 
-def _maker(value: Value, outputs: list[Value]) -> Node | None:
-    """The convolution with known weights that makes a value, behind moves of elements; nobody else reads it."""
+def _maker(value: Value, outputs: list[Value]) -> tuple[Node | None, list[Value]]:
+    """The convolution with known weights that makes a value, behind moves of elements; nobody else reads it.
+
+    With it its result and those of the moves, which are no longer what our graph calls so once it is scaled.
+    """
+    moved = []
     while value.producer is not None and len(value.uses) == 1 and value not in outputs:
+        moved.append(value)
         made = value.producer
         if isinstance(made.op, Conv):
-            return made if all(each is None or each.data is not None for each in made.inputs[1:]) else None
+            known = all(each is None or each.data is not None for each in made.inputs[1:])
+            return (made if known else None), moved
         if not isinstance(made.op, Reshape | Transpose):
-            return None
+            break
         value = made.input(0)
-    return None
+    return None, []
 
 
 def times(site: Site, x: Var, factor: float) -> Var:

@@ -148,8 +148,8 @@ def concat(site: Site, op: shape.Concat) -> Result:
     operands = site.node.inputs
     if not any(value and site.store.forms(value, FIRST) for value in operands) or site.rank != 3:
         return NotImplemented
-    for value in operands:
-        first(site, value)  # type: ignore[arg-type]
+    for index in range(len(operands)):
+        first(site, site.node.input(index))
     site.form = FIRST
     values = [site[index] for index in range(len(operands))]
     return site.add("concat", values=values, axis=AXES.get(op.axis % 3, 0)) if len(values) > 1 else values[0]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.graph import Array
-from .library import optimizer, quiet
+from .vendor import optimizer, quiet
 
 __all__ = ["KINDS", "LEAST", "compressed", "palette"]
 

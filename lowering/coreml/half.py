@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...ir.graph import Array, Graph, Node, Value
+from ...ir.op import Op
 from ...ir.ops import activation, elementwise, linear, norm, pool, shape
 from ...ir.ops.attention import Attention
-from .intervals import UNKNOWN, Interval, intervals, largest
+from .intervals import RULES, UNKNOWN, Interval, intervals, largest
+from .succession import succeed
 
 __all__ = ["HAZARDS", "Lint", "examine"]
 
@@ -27,7 +29,13 @@ MASKED = -1e4
 """As good as no weight at all after a softmax, and far from the end of the range."""
 
 SQUARE_ROOT = 255.0
-"""Norms square their operand."""
+"""Norms square their operand. Core ML's own sum the squares in float32; RMSNorm is none of these."""
+
+FURTHEST = 4094
+"""The Neural Engines of A13 and A14 slice no further along the last axis."""
+
+STEP, LOST = 2.0**-11, 1e-2
+"""Largest relative error of one rounding, and the share of a result that it may cost."""
 
 
 @dataclass
@@ -50,7 +58,8 @@ class Lint:
 
     def fix(self, node: Node, hazard: str, how: str) -> None:
         """Note a change."""
-        self.fixed[node.outputs[0].name] = f"{hazard}: {how}"
+        name = node.outputs[0].name
+        self.fixed[name] = "; ".join(filter(None, (self.fixed.get(name), f"{hazard}: {how}")))
 
     def notes(self, measured: bool) -> tuple[str, ...]:
         """The same in sentences."""
@@ -93,36 +102,36 @@ def _evidence(graph: Graph, known: Mapping[str, Interval]) -> dict[Value, Interv
     return {**found, **dict.fromkeys(vague, UNKNOWN)}
 
 
-def _put(graph: Graph, node: Node, result: Value) -> Node:
-    """Let a value take a node's place and name; the node that makes it."""
-    name = node.output.name
-    graph.replace(node.output, result)
-    graph.erase(node)
-    if result.name != name:
-        graph.rename(result, name)
-    assert result.producer is not None
-    return result.producer
-
-
 # ---- repairs ----
 
 
 def _masks(graph: Graph, known: dict[str, Interval], lint: Lint) -> None:
     """Constants of minus infinity, or next to it, that are added to scores."""
     for node in graph.nodes:
+        added = isinstance(node.op, elementwise.Add) and _is_score(node.output, graph.outputs)
         for index, value in enumerate(node.inputs):
-            added = (isinstance(node.op, elementwise.Add) and _reaches_softmax(node.output)) or (
-                isinstance(node.op, Attention) and index == 3
-            )
-            if added and value is not None and value.data is not None and value.data.min(initial=0.0) < 2 * MASKED:
+            if not (added or (isinstance(node.op, Attention) and index == 3)) or value is None or value.data is None:
+                continue
+            if value.data.min(initial=0.0) < 2 * MASKED:
                 finite = np.maximum(value.data, np.asarray(MASKED, value.data.dtype))
                 graph.set_input(node, index, graph.constant(finite, f"{value.name}_finite"))
-                known.pop(node.output.name, None)
                 lint.fix(node, "mask", f"numbers below {2 * MASKED:g} are {MASKED:g}")
+                if added:  # a value of its own from here on
+                    known.pop(node.output.name, None)
+                    graph.rename(node.output, f"{node.output.name}_finite")
 
 
-def _reaches_softmax(value: Value) -> bool:
-    return any(isinstance(reader.op, activation.Softmax) for reader in value.readers)
+def _is_score(value: Value, outputs: list[Value]) -> bool:
+    """Whether softmaxes are all that comes of a value, or of its sums with others."""
+    return (
+        value not in outputs
+        and bool(value.readers)
+        and all(
+            isinstance(reader.op, activation.Softmax)
+            or (isinstance(reader.op, elementwise.Add) and _is_score(reader.output, outputs))
+            for reader in value.readers
+        )
+    )
 
 
 def _scores(graph: Graph, known: dict[str, Interval], lint: Lint) -> None:
@@ -130,11 +139,11 @@ def _scores(graph: Graph, known: dict[str, Interval], lint: Lint) -> None:
     for node in graph.nodes:
         if not isinstance(node.op, elementwise.Mul | elementwise.Div):
             continue
-        product, factor = node.inputs[0], node.inputs[1]
-        made = None if product is None else product.producer
-        if made is None or factor is None or factor.data is None or not isinstance(made.op, linear.MatMul):
+        product, factor = node.input(0), node.input(1)
+        made = product.producer
+        if made is None or factor.data is None or not isinstance(made.op, linear.MatMul):
             continue
-        if factor.type.size != 1 or len(product.uses) > 1 or product in graph.outputs:  # type: ignore[union-attr]
+        if factor.type.size != 1 or len(product.uses) > 1 or product in graph.outputs:
             continue
         by = float(factor.data.reshape(-1)[0])
         by = by if isinstance(node.op, elementwise.Mul) else 1 / by
@@ -146,7 +155,7 @@ def _scores(graph: Graph, known: dict[str, Interval], lint: Lint) -> None:
             linear.MatMul(), scaled, made.input(1), name=node.name, sources=(*made.sources, *node.sources)
         )
         known.pop(made.output.name, None)
-        lint.fix(_put(graph, node, again), "scores", f"the factor {by:g} is on the first operand of the product")
+        lint.fix(succeed(graph, node, again), "scores", f"the factor {by:g} is on the first operand of the product")
         graph.erase(made)
 
 
@@ -156,21 +165,27 @@ def _norms(graph: Graph, bounds: dict[Value, Interval], lint: Lint) -> None:
     What takes a norm's place has its bounds.
     """
     for node in graph.nodes:
-        if not isinstance(node.op, norm.LayerNorm | norm.RMSNorm | norm.GroupNorm):
+        op = node.op
+        if not isinstance(op, norm.LayerNorm | norm.RMSNorm | norm.GroupNorm):
             continue
         x = node.input(0)
-        size = largest(bounds[x])
-        if SQUARE_ROOT < size <= LARGEST:
-            shift = math.ceil(math.log2(size / SQUARE_ROOT))
+        size, root = largest(bounds[x]), math.sqrt(LARGEST / _extent(op, x.shape))
+        if (root if isinstance(op, norm.RMSNorm) else SQUARE_ROOT) < size <= LARGEST:
+            shift = math.ceil(math.log2(size / root))
             factor = graph.constant(np.array(2.0**-shift, np.float32), f"{node.output.name}_shrink")
             small = graph.add(elementwise.Mul(), x, factor, name=f"{node.output.name}_small", sources=node.sources)
-            op = dataclasses.replace(node.op, eps=node.op.eps * 4.0**-shift)
+            op = dataclasses.replace(op, eps=op.eps * 4.0**-shift)
             again = graph.add(op, small, *node.inputs[1:], name=node.name, sources=node.sources)
             bounds[again] = bounds[node.output]
-            node = _put(graph, node, again)
+            node = succeed(graph, node, again)
             lint.fix(node, "squares", f"its operand reaches {size:.3g} and is divided by {2**shift}")
-        if node.op.eps < LEAST / 2:  # type: ignore[attr-defined]
-            lint.fix(node, "epsilon", f"{node.op.eps:.1e} would be 0, it is {LEAST:.1e}")  # type: ignore[attr-defined]
+        if op.eps < LEAST / 2:
+            lint.fix(node, "epsilon", f"{op.eps:.1e} would be 0, it is {LEAST:.1e}")
+
+
+def _extent(op: Op, shape: tuple[int, ...]) -> int:
+    """How many squares a norm sums."""
+    return math.prod(shape[1:]) // op.groups if isinstance(op, norm.GroupNorm) else shape[-1]
 
 
 def _means(graph: Graph, bounds: Mapping[Value, Interval], lint: Lint) -> None:
@@ -184,12 +199,14 @@ def _means(graph: Graph, bounds: Mapping[Value, Interval], lint: Lint) -> None:
         both = graph.add(pool.Mean((first,), True), rows, name=node.name, sources=node.sources)
         if not op.keepdims:
             both = graph.add(shape.Reshape(node.output.shape), both, name=node.name, sources=node.sources)
-        lint.fix(_put(graph, node, both), "sum", "the mean is taken in two steps")
+        lint.fix(succeed(graph, node, both), "sum", "the mean is taken in two steps")
 
 
 def _sums_too_large(node: Node, bounds: Mapping[Value, Interval]) -> bool:
     size = largest(bounds[node.input(0)])
     n = node.input(0).type.size // max(node.output.type.size, 1)
+    if isinstance(node.op, pool.AveragePool):
+        n = math.prod(node.op.kernel)
     return math.isfinite(size) and size * n > LARGEST
 
 
@@ -221,9 +238,48 @@ def _cube(node: Node, bounds: Mapping[Value, Interval]) -> str:
     return ""
 
 
+def _product(node: Node, bounds: Mapping[Value, Interval]) -> str:
+    """A product whose partial sums may overflow though its result does not; convolutions are summed in float32."""
+    reach = 0.0
+    if isinstance(node.op, linear.Linear):
+        reach = largest(RULES[linear.Linear](node, [bounds[value] for value in node.inputs if value is not None]))
+    elif isinstance(node.op, linear.MatMul):
+        reach = largest(bounds[node.input(0)]) * largest(bounds[node.input(1)]) * node.input(0).shape[-1]
+    elif isinstance(node.op, Attention):
+        width = node.input(0).shape[-1] // node.op.heads
+        reach = largest(bounds[node.input(0)]) * largest(bounds[node.input(1)]) * width * abs(node.op.scale)
+    return f"its sums may reach {reach:.3g}" if LARGEST < reach < math.inf else ""
+
+
+def _cancellation(node: Node, bounds: Mapping[Value, Interval]) -> str:
+    """A sum that leaves a small number of large ones, and what makes these."""
+    sums = (node, *(reader for value in node.outputs for reader in value.readers))
+    return next(filter(None, (_cancels(each, bounds) for each in sums)), "")
+
+
+def _cancels(node: Node, bounds: Mapping[Value, Interval]) -> str:
+    if not isinstance(node.op, elementwise.Add | elementwise.Sub):
+        return ""
+    size, rest = max(largest(bounds[node.input(index)]) for index in (0, 1)), largest(bounds[node.output])
+    lost = 0 < rest and size < math.inf and size * STEP > LOST * rest
+    return f"numbers up to {size:.3g} cancel and leave {rest:.3g}" if lost else ""
+
+
+def _offset(node: Node, bounds: Mapping[Value, Interval]) -> str:
+    """A slice that begins further than older Neural Engines reach along the last axis; they compute no float32."""
+    begin = 0
+    if isinstance(node.op, shape.Slice):
+        x = node.input(0)
+        cuts = zip(node.op.index(x.type.rank), x.shape, strict=True)
+        begin = max((each.indices(size)[0] for each, size in cuts), default=0)
+    elif isinstance(node.op, shape.Split):
+        begin = sum(node.op.sizes[:-1])
+    return f"it begins at {begin}" if begin > FURTHEST else ""
+
+
 def _sum(node: Node, bounds: Mapping[Value, Interval]) -> str:
     """A sum, or a mean of one axis, whose partial sums may overflow."""
-    if isinstance(node.op, pool.Sum | pool.Mean) and _sums_too_large(node, bounds):
+    if isinstance(node.op, pool.Sum | pool.Mean | pool.AveragePool) and _sums_too_large(node, bounds):
         return f"a sum of numbers up to {largest(bounds[node.input(0)]):.3g}"
     return ""
 
@@ -272,6 +328,9 @@ HAZARDS: dict[str, Callable[[Node, Mapping[Value, Interval]], str]] = {
     "exponential": _exponential,
     "cube": _cube,
     "sum": _sum,
+    "product": _product,
+    "cancellation": _cancellation,
+    "offset": _offset,
     "constant": _constant,
     "quotient": _quotient,
     "overflow": _overflow,

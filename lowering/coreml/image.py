@@ -12,6 +12,7 @@ from ...ir.errors import ModelError, UsageError
 from ...ir.graph import Array, Graph, Node, Value
 from ...ir.ops import elementwise
 from ...ir.ops.conv import Conv, PatchEmbed
+from .succession import succeed
 
 __all__ = ["FORM", "PIXELS", "Normalisation", "fold"]
 
@@ -100,7 +101,7 @@ def fold(graph: Graph, how: Normalisation, half: bool) -> tuple[Value, str]:
     if half and any(_loss(_scaled(node, factor)) > LOSS for node in readers):
         shrink = SHRINK
         said.append(f"the image is multiplied with {SHRINK:g}, as the weights would be too small for float16")
-    bordered = any(any(node.op.pads) for node in readers)  # type: ignore[attr-defined]
+    bordered = any(isinstance(node.op, Conv | PatchEmbed) and any(node.op.pads) for node in readers)
     if bordered:
         said.append("the mean is taken off by an op, as the border of a convolution stands for it")
     _prepare(graph, x, shrink, offset / factor * shrink if bordered else None)
@@ -155,20 +156,10 @@ def _refit(graph: Graph, node: Node, factor: Array, offset: Array | None) -> Non
         constant = graph.constant(whole.astype(np.float32), f"{old.name}_image_bias")
         if len(node.inputs) < 3:
             again = graph.add(node.op, *node.inputs, constant, name=node.name, sources=node.sources)
-            node = _replaced(graph, node, again)
+            node = succeed(graph, node, again)
         else:
             graph.set_input(node, 2, constant)
     graph.set_input(node, 1, graph.constant(_scaled(node, factor).astype(np.float32), f"{old.name}_image"))
-
-
-def _replaced(graph: Graph, node: Node, result: Value) -> Node:
-    name = node.output.name
-    graph.replace(node.output, result)
-    graph.erase(node)
-    if result.name != name:
-        graph.rename(result, name)
-    assert result.producer is not None
-    return result.producer
 
 
 def _by_op(graph: Graph, x: Value, factor: Array, offset: Array) -> None:

@@ -13,7 +13,7 @@ from ...ir.op import Op
 from ...ir.ops import activation, conv, elementwise, linear, norm, pool, shape
 from ...ir.ops.attention import Attention
 
-__all__ = ["MARGIN", "UNKNOWN", "Interval", "intervals", "largest"]
+__all__ = ["MARGIN", "RULES", "UNKNOWN", "Interval", "intervals", "largest"]
 
 Interval = tuple[float, float]
 Rule = Callable[[Node, list[Interval]], Interval]
@@ -101,6 +101,12 @@ def _normed(node: Node, x: list[Interval]) -> Interval:
     return -reach, reach
 
 
+def _clipped(node: Node, x: list[Interval]) -> Interval:
+    assert isinstance(node.op, activation.Clip)
+    low, high = np.clip(x[0], node.op.minimum, node.op.maximum)
+    return float(low), float(high)
+
+
 def _product(node: Node, x: list[Interval]) -> Interval:
     corners = [a * b if a and b else 0.0 for a in x[0] for b in x[1]]
     return min(corners), max(corners)
@@ -139,10 +145,7 @@ RULES: dict[type[Op], Rule] = {
         )
     },
     activation.Abs: lambda node, x: (0.0, largest(x[0])),
-    activation.Clip: lambda node, x: (
-        float(np.clip(x[0][0], node.op.minimum, node.op.maximum)),  # type: ignore[attr-defined]
-        float(np.clip(x[0][1], node.op.minimum, node.op.maximum)),  # type: ignore[attr-defined]
-    ),
+    activation.Clip: _clipped,
     activation.Erf: _bounded(-1.0, 1.0),
     activation.Exp: _monotone(_exp),
     activation.Gelu: _gate(-0.2),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...ir.errors import InternalError
-from .library import coremltools, quiet
+from .vendor import coremltools, quiet
 
 __all__ = ["PASSES", "Extras", "convert", "operations", "operators", "save", "specification"]
 

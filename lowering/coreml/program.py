@@ -11,10 +11,10 @@ from ..outline import Lack, idle, refuse, unknown
 from ..outline import form as lack
 from .attention import absorbed, scaled
 from .channels_first import CHANNELS_FIRST, plain
-from .library import coremltools, mil, quiet
 from .site import FIRST, PLAIN, FormError, Site, Store, Var
 from .sketch import Operation, Sketch, live
 from .spellings import SPELLINGS
+from .vendor import coremltools, mil, quiet
 
 __all__ = ["HIGHEST_RANK", "Draft", "Form", "Program", "build", "draft"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...ir.errors import UsageError
+from ...ir.graph import Graph
 from .. import Job, Outline, Port, Written
 from .package import Extras, convert, operations, operators, save, specification
 from .program import Form, Program, build, draft
@@ -43,9 +44,8 @@ def write(job: Job, path: Path) -> Written:
         model = compressed(model, weights)
     save(model, path, extras)
     spec = specification(path)
-    changed = job.graph if extras.image or extras.labels else None
     ports = _ports(job, program, extras, spec.description.predictedProbabilitiesName)
-    return Written(operators(spec), made.notes, {**made.details, **_places(program, spec)}, ports, changed)
+    return Written(operators(spec), made.notes, {**made.details, **_places(program, spec)}, ports, made.changed)
 
 
 def outline(job: Job) -> Outline:
@@ -58,10 +58,14 @@ def outline(job: Job) -> Outline:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A job whose graph is ready to be written: how, and what to say of it."""
+    """A job whose graph is ready to be written: how, and what to say of it.
+
+    `changed` is the graph as the options have it, before any repair for float16; None where they change nothing.
+    """
 
     form: Form
     extras: Extras
+    changed: Graph | None
     notes: tuple[str, ...]
     details: dict[str, Any]
 
@@ -71,6 +75,7 @@ def _prepared(job: Job) -> _Prepared:
     deployment = _choice(job, "deployment", tuple(RELEASES), "iOS18")
     layout = _choice(job, "layout", LAYOUTS, "plain")
     extras, ranges, notes = _dressed(job)
+    changed = job.graph.copy() if extras.image or extras.labels else None
     form = Form(RELEASES[deployment], job.dtype, layout == "ane")
     weights = job.options.get("weights", "") or job.dtype
     details: dict[str, Any] = {"deployment": deployment, "layout": layout, "weights": weights}
@@ -82,7 +87,7 @@ def _prepared(job: Job) -> _Prepared:
         notes += lint.notes(bool(job.ranges))
         details["float16"] = {"measured": bool(job.ranges), "kept": lint.kept, "changed": lint.fixed,
                               "unproven": lint.unproven}  # fmt: skip
-    return _Prepared(form, extras, notes, details)
+    return _Prepared(form, extras, changed, notes, details)
 
 
 def _ports(job: Job, program: Program, extras: Extras, probabilities: str) -> tuple[Port, ...]:

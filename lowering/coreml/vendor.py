@@ -1,4 +1,4 @@
-"""The one door to coremltools: whether it is there, and its import without the noise it makes off a Mac."""
+"""Apple's package coremltools: whether it is there, and its import, quiet off a Mac and without what it needs not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -16,6 +17,7 @@ from ...ir.errors import MachineError
 __all__ = ["EXTRA", "coremltools", "mil", "optimizer", "quiet", "why_not"]
 
 EXTRA = "pip install edgesmith[coreml]"
+FRAMEWORKS = ("torch", "tensorflow", "sklearn", "xgboost")
 
 
 def why_not() -> str | None:
@@ -37,15 +39,31 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Let imports in the block find no framework that coremltools could convert from, unless it is loaded already.
+
+    It loads each that is installed, which takes seconds and hundreds of MiB; our programs come from none.
+    """
+    modules: dict[str, Any] = sys.modules
+    hidden = [name for name in FRAMEWORKS if name not in modules]
+    modules.update(dict.fromkeys(hidden))  # None: as if it were not there
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del modules[name]
+
+
 def coremltools() -> Any:
-    """The package.
+    """The package. One that was not loaded before cannot convert from `FRAMEWORKS` in this process.
 
     Raises:
         MachineError: It is not installed, or does not load.
     """
     if missing := why_not():
         raise MachineError("coremltools is not installed", do=missing)
-    with quiet():
+    with quiet(), _apart():
         try:
             found = importlib.import_module("coremltools")
             importlib.import_module("coremltools.libmilstoragepython")
@@ -57,7 +75,7 @@ def coremltools() -> Any:
 def mil() -> Any:
     """Its builder of MIL programs, where names count from nothing again."""
     coremltools()
-    with quiet():
+    with quiet(), _apart():
         found = importlib.import_module("coremltools.converters.mil.mil")
     found.Builder.name_count.clear()
     return found
@@ -66,5 +84,5 @@ def mil() -> Any:
 def optimizer() -> Any:
     """Its ways to store weights in fewer bits."""
     coremltools()
-    with quiet():
+    with quiet(), _apart():
         return importlib.import_module("coremltools.optimize.coreml")
