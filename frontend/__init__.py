@@ -59,6 +59,7 @@ def imported(
     from .importer import build
     from .reader import read
     from .shapes import bind
+    from .signed import sign
 
     model = read(file)
     fix(model, values or {})
@@ -66,7 +67,9 @@ def imported(
         read_pixels_as_reals(model)
     bind(model, {**sizes_of(model, sample or {}), **(shapes or {})})
     fold(model)
-    return build(model)
+    graph = build(model)
+    sign(graph)
+    return graph
 
 
 def recognised(graph: Graph) -> Graph:

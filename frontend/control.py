@@ -99,7 +99,7 @@ def _rounds(model: Model, node: NodeProto, name: str) -> list[NodeProto] | None:
 def _size(body: GraphProto) -> int:
     """Nodes of a round, one at least."""
     inner = sum(_size(each) for node in body.node for each in bodies(node))
-    loops = sum(node.op_type == "Loop" for node in body.node)
+    loops = len([node for node in body.node if node.op_type == "Loop"])
     return max(1, len(body.node) + inner + INNER_LOOP * loops)
 
 
