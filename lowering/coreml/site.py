@@ -161,6 +161,9 @@ class Site:
         if array.dtype.kind != "f":
             return array.astype(np.int32) if array.dtype.kind in "iu" else array
         limit = np.finfo(self.dtype).max
+        if array.ndim and array.size and not any(array.strides):  # one number that takes no memory stays so
+            one = np.clip(array.flat[0], -limit, limit).astype(self.dtype)
+            return np.broadcast_to(one, array.shape)
         return np.clip(array, -limit, limit).astype(self.dtype)
 
     def number(self, value: float) -> Any:

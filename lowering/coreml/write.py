@@ -9,6 +9,7 @@ from typing import Any
 
 from ...ir.errors import UsageError
 from ...ir.graph import Graph
+from ...ir.hollow import hollow
 from .. import Job, Outline, Port, Written
 from .package import Extras, convert, operations, operators, save, specification
 from .program import Form, Program, build, draft
@@ -50,7 +51,8 @@ def write(job: Job, path: Path) -> Written:
 
 def outline(job: Job) -> Outline:
     """What would be written, without coremltools, which joins and drops ops that move or cast; see `sketch.MOVES`."""
-    made = draft(job.graph, _prepared(job).form)
+    form = _prepared(job).form
+    made = draft(hollow(job.graph), form)
     size = sum(op.nbytes for op in made.ops)
     note = f"{', '.join(sorted(MOVES))}: at most so many, as coremltools joins some"
     return Outline(sketched(made.ops), size, "about", made.lacks, (note,))

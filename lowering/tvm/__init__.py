@@ -53,10 +53,11 @@ class Tvm:
 
     def outline(self, job: Job) -> Outline:
         """The kernels that would be compiled, and the bytes of the weights; see `lowering.Backend`."""
+        from ...ir.hollow import hollow
         from .lower import draft
         from .machine import Machine
 
-        made = draft(job.graph, Machine.of(job.target.format))
+        made = draft(hollow(job.graph), Machine.of(job.target.format))
         size = sum(array.nbytes for array in made.program.constants.values())
         return Outline(kinds(made.program), size, "at least", made.lacks, ("the code of the kernels comes on top",))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ...graph import Array, Graph, Node, Quant, Value
+from ...hollow import hollow
 from . import observers
 from .calibrate import Calibration, Statistics
 from .choose_scales import WIDE, Form, Read, ScaleChooser
@@ -40,16 +41,6 @@ def outline(prepared: Graph, stream: str) -> Graph:
     lowering = _Lowering(source, _Chooser(source, stream, options), options.weights)
     lower_all(lowering)
     return lowering.graph
-
-
-def hollow(graph: Graph) -> Graph:
-    """A copy whose real constants are ones that take no memory."""
-    copy = graph.copy()
-    for value in copy.constants:
-        if value.type.numpy.kind == "f":
-            ones = np.broadcast_to(np.ones((), value.dtype), value.shape)
-            copy.replace(value, copy.constant(ones, f"{value.name}_shape", value.type.quant))
-    return copy
 
 
 class _Chooser(ScaleChooser):
