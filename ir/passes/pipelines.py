@@ -14,6 +14,7 @@ from .base import Pass
 from .exact.canonicalise_norms import CanonicaliseNorms
 from .exact.eliminate_dead import EliminateDead
 from .exact.fold_affine_norm import FoldAffineNorm
+from .exact.fold_attention_bias import FoldAttentionBias
 from .exact.fold_batchnorm import FoldBatchnorm
 from .exact.fold_constants import FoldConstants
 from .exact.fold_layer_scale import FoldLayerScale
@@ -22,6 +23,7 @@ from .exact.fold_repnorm import FoldRepnorm
 from .exact.fold_scalars import FoldScalars
 from .exact.merge_branches import MergeBranches
 from .exact.merge_heads import MergeHeads
+from .exact.merge_slices import MergeSlices
 from .exact.mix_in_place import MixInPlace
 from .exact.narrow_tokens import NarrowTokens
 from .exact.norm_to_rmsnorm import NormToRmsnorm
@@ -29,6 +31,7 @@ from .exact.pool_algebra import PoolAlgebra
 from .exact.shift_and_add import ShiftAndAdd
 from .exact.split_linear import SplitLinear
 from .exact.split_phases import SplitPhases
+from .exact.turn_products import TurnProducts
 from .recognise.patch_embed import RecognisePatchEmbed
 from .recognise.simplify_shapes import SimplifyShapes
 
@@ -41,12 +44,15 @@ EXACT: tuple[Pass, ...] = (
     FoldLayerScale(),  # before NormToRmsnorm: a factor per channel does not commute with centring
     FoldBatchnorm(),  # before MergeBranches: a branch is then one layer
     FoldRepnorm(),  # likewise
-    SimplifyShapes(),  # again: a factor or norm may have stood between movements
+    MergeSlices(),  # movement again, now that no factor or norm stands between: pieces of pieces ...
+    TurnProducts(),  # ... transposed products of transposed factors ...
+    SimplifyShapes(),  # ... and what then cancels
     RecognisePatchEmbed(),  # again: a norm may have stood between the convolution and its tokens
     MergeBranches(),  # after the norms, before calibration: merged weights have other ranges
     SplitPhases(),  # after the norms are folded: from here on the layer is several
     MergeHeads(),  # the head is one Linear from here on
     FoldAffineNorm(),  # leaves norms without parameters, which NormToRmsnorm needs
+    FoldAttentionBias(),  # after shifts of norms have become biases
     FoldLinearChain(),  # after all scales are inside the weights that it multiplies out
     NormToRmsnorm(),  # last change of numbers: all writers of the stream have their final weights
     CanonicaliseNorms(),  # what no layer could take
