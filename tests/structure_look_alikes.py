@@ -141,6 +141,31 @@ def pooled_channels(s, x):
     return s.op("ReduceMax", q, axes=[3], keepdims=1)
 
 
+def angles_from_input(s, x, cosine, sine):
+    q, k, v = heads_of(s, x, 1, TOKENS)
+    turned = []
+    for part in (q, k):
+        a, b, c = s.op("Split", part, integers(s, 1, 1, 1), axis=3, outputs=3)
+        exchanged = s.op("Concat", s.op("Neg", b), a, c, axis=3)
+        turned.append(s.op("Add", s.op("Mul", part, cosine), s.op("Mul", exchanged, sine)))
+    raw = s.op("MatMul", turned[0], s.op("Transpose", turned[1], perm=[0, 1, 3, 2]))
+    return attended(s, s.op("Softmax", raw, axis=-1), v, 1, TOKENS)
+
+
+def three_channels_turned(s, x):
+    """Each channel is made of all three of its head."""
+    q, k, v = heads_of(s, x, 1, TOKENS)
+    turned = []
+    for part in (q, k):
+        a, b, c = s.op("Split", part, integers(s, 1, 1, 1), axis=3, outputs=3)
+        tables = [s.constant(STRUCTURES["drawn"](TOKENS, DEPTH)) for _ in range(3)]
+        moved = [part, s.op("Concat", b, c, a, axis=3), s.op("Concat", c, a, b, axis=3)]
+        parts = [s.op("Mul", each, table) for each, table in zip(moved, tables, strict=True)]
+        turned.append(s.op("Add", s.op("Add", parts[0], parts[1]), parts[2]))
+    raw = s.op("MatMul", turned[0], s.op("Transpose", turned[1], perm=[0, 1, 3, 2]))
+    return attended(s, s.op("Softmax", raw, axis=-1), v, 1, TOKENS)
+
+
 def pieces_with_a_gap(s, x):
     first = s.op("Slice", x, integers(s, 0), integers(s, 4), integers(s, 1))
     last = s.op("Slice", x, integers(s, 6), integers(s, TOKENS), integers(s, 1))
@@ -173,6 +198,8 @@ LOOK_ALIKES = {
     "half_squared": (half_squared, (ROWS,), {"Split"}, NONE),
     "half_is_read": (half_is_read, (ROWS,), {"Split", "Neg"}, NONE),
     "pooled_channels": (pooled_channels, (ROWS,), {"ReduceMax"}, NONE),
+    "angles_from_input": (angles_from_input, (ROWS, (TOKENS, DEPTH), (TOKENS, DEPTH)), {"Neg", "Concat"}, NONE),
+    "three_channels_turned": (three_channels_turned, (ROWS,), {"Concat", "Split"}, NONE),
     "pieces_with_a_gap": (pieces_with_a_gap, (ROWS,), {"Slice", "Concat"}, {"Split"}),
     "order_that_turns_back": (order_that_turns_back, (ROWS,), {"Gather"}, {"Split", "Slice"}),
 }

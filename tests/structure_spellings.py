@@ -238,6 +238,80 @@ def linear_attention(s, x):
     return linear(s, reshape(s, transpose(s, y, 0, 2, 1, 3), 1, TOKENS, WIDTH), PROJECTION)
 
 
+ROTATED = 4
+"""Channels of a head whose pairs are turned."""
+ANGLES = drawn(TOKENS, ROTATED // 2, low=-3, high=3)
+ROTARY, ROTARY_BIAS = drawn(2 * ROTATED, 6 * ROTATED), drawn(6 * ROTATED)
+
+
+def rotated(s, x, tokens):
+    """[1, H, N, d] turned by angles: neighbours or halves, by an exchange with signs or part by part."""
+    form = s.choose("exchanged", "part by part")
+    half = ROTATED // 2
+    if form == "part by part":
+        a, b = pieces(s, x, 3, [half, half])
+        cosine, sine = s.constant(np.cos(ANGLES[:tokens])), s.constant(np.sin(ANGLES[:tokens]))
+        left = s.op("Sub", s.commuted("Mul", a, cosine), s.commuted("Mul", b, sine))
+        right = s.commuted("Add", s.commuted("Mul", b, cosine), s.commuted("Mul", a, sine))
+        return s.op("Concat", left, right, axis=s.choose(3, -1))
+    a, b = pieces(s, x, 3, [half, half])
+    exchanged = s.op("Concat", s.negative(b), a, axis=-1)
+    cosine, sine = (s.constant(np.tile(table(ANGLES[:tokens]), 2)) for table in (np.cos, np.sin))
+    return s.commuted("Add", s.commuted("Mul", x, cosine), s.commuted("Mul", exchanged, sine))
+
+
+def neighbours(s, x, tokens):
+    """The same with pairs side by side, as strided pieces that are put back between each other."""
+    a = s.op("Slice", x, integers(s, 0), integers(s, 2**31 - 1), integers(s, 3), integers(s, 2))
+    b = s.op("Slice", x, integers(s, 1), integers(s, 2**31 - 1), integers(s, 3), integers(s, 2))
+    pair = [s.op("Unsqueeze", each, integers(s, 4)) for each in (s.negative(b), a)]
+    exchanged = s.op("Reshape", s.op("Concat", *pair, axis=-1), integers(s, 1, HEADS, tokens, ROTATED))
+    cosine, sine = (s.constant(np.repeat(table(ANGLES[:tokens]), 2, axis=1)) for table in (np.cos, np.sin))
+    return s.commuted("Add", s.commuted("Mul", x, cosine), s.commuted("Mul", exchanged, sine))
+
+
+def rotary_attention(s, x):
+    """RoFormer, EVA-02: tokens [1, N, C], perhaps with a class token that is not turned."""
+    order = np.arange(ROTATED)
+    turn = s.choose(rotated, neighbours)
+    if turn is neighbours:  # the same model: rows of queries and keys in the order of pairs
+        order = order.reshape(2, -1).T.reshape(-1)
+    rows = np.arange(3 * HEADS * ROTATED).reshape(3, HEADS, ROTATED)
+    rows[:2] = rows[:2, :, order]
+    rows = rows.reshape(-1)
+    y = linear(s, x, ROTARY[:, rows], ROTARY_BIAS[rows])
+    y = transpose(s, reshape(s, y, 1, TOKENS, 3, HEADS, ROTATED), 2, 0, 3, 1, 4)
+    q, k, v = (s.op("Squeeze", part, integers(s, 0)) for part in pieces(s, y, 0, [1, 1, 1]))
+    turned = []
+    for part in (q, k):
+        token, others = pieces(s, part, 2, [1, TOKENS - 1])
+        turned.append(s.op("Concat", token, turn(s, others, TOKENS - 1), axis=2))
+    weights = s.op("Softmax", scores_of(s, *turned, ROTATED**-0.5), axis=-1)
+    y = transpose(s, s.op("MatMul", weights, v), 0, 2, 1, 3)
+    return reshape(s, y, 1, TOKENS, HEADS * ROTATED)
+
+
+TERNARY = np.sign(drawn(2 * WIDTH, WIDTH)) * (np.abs(drawn(2 * WIDTH, WIDTH)) > 0.3)
+STEP = 0.17
+
+
+def ternary_linear(s, x):
+    """Weights of -1, 0 and 1 with one factor, which stands at the weights, at x or at the result."""
+    form = s.choose("Sign", "compared", "known")
+    if form == "Sign":
+        weight = s.op("Sign", s.constant(TERNARY * 0.4))
+    elif form == "compared":
+        signs = [s.op("Cast", s.op(kind, s.constant(TERNARY), s.constant(bound)), to=1)
+                 for kind, bound in (("Greater", 0.5), ("Less", -0.5))]  # fmt: skip
+        weight = s.op("Sub", *signs)
+    else:
+        weight = s.constant(TERNARY)
+    place = s.choose("weights", "x", "result")
+    weight = s.times(weight, STEP) if place == "weights" else weight
+    y = s.op("MatMul", s.times(x, STEP) if place == "x" else x, s.op("Transpose", weight, perm=[1, 0]))
+    return s.times(y, STEP) if place == "result" else y
+
+
 SCALE, OFFSET = drawn(WIDTH), drawn(WIDTH)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgesmith.ir.interpret import run
+from edgesmith.ir.passes.pipelines import run_pipeline
 from edgesmith.ir.rewrite import COMMUTATIVE
 
 SPELLINGS = runpy.run_path(str(Path(__file__).with_name("spellings.py")))
@@ -39,6 +41,10 @@ FOUND = {
     "linear_attention": (
         ROWS,
         {"Linear": 4, "MatMul": 3, "Relu": 2, "Sum": 1, "Add": 1, "Div": 1, "Reshape": 4, "Transpose": 4},
+    ),
+    "rotary_attention": (
+        (1, TOKENS, 8),
+        {"Attention": 1, "Linear": 3, "Reshape": 4, "Split": 2, "Concat": 2, "Mul": 4, "Add": 2},
     ),
     "response_norm": (
         CHANNELS,
@@ -121,3 +127,47 @@ def test_what_only_looks_like_it_stays(name: str, tmp_path: Path) -> None:
     found = Counter(type(node.op).__name__ for node in graph.nodes)
     assert kept <= set(found), f"{kept - set(found)} went"
     assert not absent & set(found), f"{absent & set(found)} was recognised"
+
+
+def test_ternary_weights_are_three_numbers_of_one_layer(tmp_path: Path) -> None:
+    """However signs are made and wherever their factor stands, the weight of the Linear is sign times factor."""
+    shape = (1, TOKENS, WIDTH)
+    graph = recognised(spelt(STRUCTURES["ternary_linear"], shape, 24), tmp_path, -1, 1, 1e-5)
+    run_pipeline(graph)
+    for output in graph.outputs:
+        assert counted(output) == {"Linear": 1}
+        weight = output.producer.input(1).array
+        np.testing.assert_allclose(weight, STRUCTURES["TERNARY"] * STRUCTURES["STEP"], rtol=1e-5)
+        assert len(np.unique(weight)) == 3
+
+
+def test_weights_that_layers_share_are_stored_once(tmp_path: Path) -> None:
+    sheet = Speller(17)
+    weight = sheet.constant(STRUCTURES["PROJECTION"])
+    x = sheet.input(1, TOKENS, WIDTH)
+    for _ in range(3):
+        x = sheet.op("Relu", sheet.op("MatMul", x, weight))
+    sheet.outputs.append(x)
+    graph = recognised(sheet, tmp_path, -1, 1, 1e-5)
+    run_pipeline(graph)
+    layers = [node for node in graph.nodes if type(node.op).__name__ == "Linear"]
+    assert len(layers) == 3
+    assert len({id(node.input(1)) for node in layers}) == 1
+
+
+def test_folding_into_a_shared_weight_leaves_the_others_theirs(tmp_path: Path) -> None:
+    """A factor before one of two layers goes into a copy, or stays where it is."""
+    sheet = Speller(17)
+    weight = sheet.constant(STRUCTURES["PROJECTION"])
+    x = sheet.input(1, TOKENS, WIDTH)
+    first = sheet.op("MatMul", sheet.op("Mul", sheet.op("Relu", x), sheet.constant(STRUCTURES["SCALE"])), weight)
+    sheet.outputs.append(sheet.op("MatMul", sheet.op("Sigmoid", first), weight))
+    graph = recognised(sheet, tmp_path, -1, 1, 1e-5)
+    feeds = {"x0": np.random.default_rng(2).uniform(-1, 1, (1, TOKENS, WIDTH)).astype(np.float32)}
+    (expected,) = run(graph, feeds).values()
+    run_pipeline(graph)
+    (actual,) = run(graph, feeds).values()
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+    weights = [node.input(1) for node in graph.nodes if type(node.op).__name__ == "Linear"]
+    kept = [value for value in weights if np.allclose(value.array, STRUCTURES["PROJECTION"].T, atol=1e-6)]
+    assert len(kept) >= 1

@@ -1,4 +1,4 @@
-"""Models of every family of blocks: their blocks are found as often as the architecture has them, nothing stray is left.
+"""Models of every family of blocks: blocks are found as often as the architecture has them, nothing stray is left.
 
 The counts are those of the papers' descriptions; attention of windows, channels or shared keys is Attention.
 """
@@ -37,6 +37,8 @@ FAMILIES: dict[str, tuple[int, dict[str, int]]] = {
     "pvt_v2_b0": (190, {"Attention": 8, "MatMul": 0}),
     # 9 gates per channel
     "mobilenetv3_small_050": (124, {"HardSigmoid": 9, "Conv": 53, "Mean": 10}),
+    # 12 blocks, queries and keys turned by position; gated linear units
+    "eva02_tiny_patch14_224": (344, {"Attention": 12, "Split": 24, "Neg": 0, "Silu": 12}),
     # 30 blocks, each with a gate over tokens
     "gmlp_ti16_224": (334, {"Split": 30, "Slice": 0, "Mul": 30}),
 }

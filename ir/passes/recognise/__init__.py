@@ -23,6 +23,7 @@ from .powers import RecognisePowers
 from .projections import RecogniseProjections
 from .repnorm import RecogniseRepnorm
 from .response_norm import RecogniseResponseNorm
+from .rotary import RecogniseRotary
 from .simplify_shapes import SimplifyShapes
 from .softmax import RecogniseSoftmax
 from .squeeze_excite import RecogniseSqueezeExcite
@@ -50,6 +51,7 @@ RECOGNISE: tuple[Pass, ...] = (
     RecogniseSqueezeExcite(),  # gates, whose activations are known by now
     RecogniseGatedLinear(),
     RecogniseMasks(),  # tables per window stand next to tables per head
+    RecogniseRotary(),  # rows of queries and keys in the order of halves, before they are cut apart
     RecogniseProjections(),  # queries, keys and values apart, whatever is done with them
     RecogniseHeadwise(),  # what is done with them one by one, before heads are turned to the front
     RecogniseHeadFactors(),  # factors per head where attention looks for them

@@ -27,7 +27,7 @@ class RecogniseCuts(Pass):
 
 
 def _taken(graph: Graph, node: Node) -> int:
-    """Indices that count up: a Slice; that begin again once: a Split whose pieces change places; all there is: a view."""
+    """Indices that count up: a Slice; that begin again once: a Split whose pieces change places; one of one: a view."""
     if not isinstance(node.op, Gather) or node.input(1).data is None or node.input(1).type.rank > 1:
         return 0
     x, axis = node.input(0), node.op.axis % node.input(0).type.rank

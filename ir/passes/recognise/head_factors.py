@@ -14,7 +14,7 @@ import numpy as np
 
 from ...graph import Value
 from ...ops.activation import Softmax
-from ...ops.elementwise import Add, Mul
+from ...ops.elementwise import Add, Div, Mul
 from ...ops.linear import MatMul
 from ...ops.shape import Reshape
 from ...rewrite import Any, Const, Match, Miss, P, Rule
@@ -28,7 +28,7 @@ def _on_scores(match: Match, left: bool) -> Value:
     full = (1,) * (len(shape) - factor.ndim) + factor.shape
     if factor.size == 1 or full[-2:] != (1, 1) or scaled.shape != match["x"].shape:
         raise Miss(f"{factor.shape} is no factor per head of {scaled.shape}")
-    if np.broadcast_shapes(full, shape) != shape or not _leads_to_softmax(match.root.output):
+    if np.broadcast_shapes(full, shape) != shape or not leads_to_softmax(match.root.output):
         raise Miss("the product is no scores")
     operands = (match["x"], match["other"]) if left else (match["other"], match["x"])
     scores = match.add(MatMul(), *operands)
@@ -36,7 +36,7 @@ def _on_scores(match: Match, left: bool) -> Value:
     return result
 
 
-def _leads_to_softmax(value: Value) -> bool:
+def leads_to_softmax(value: Value) -> bool:
     """Whether scaling, biases and views of scores come before a softmax."""
     for _ in range(MOST_STEPS):
         readers = value.readers
@@ -44,7 +44,7 @@ def _leads_to_softmax(value: Value) -> bool:
             return False
         if isinstance(readers[0].op, Softmax):
             return True
-        if not isinstance(readers[0].op, Add | Mul | Reshape):
+        if not isinstance(readers[0].op, Add | Div | Mul | Reshape):
             return False
         value = readers[0].output
     return False

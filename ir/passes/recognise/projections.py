@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ...graph import Graph, Node, Value, sources_of
 from ...ops.linear import Linear
 from ...ops.norm import BatchNorm
-from ...ops.shape import Reshape
+from ...ops.shape import Concat, Reshape
 from ..base import Pass
 from .heads import MOVES, Origin, narrowed, origin_of, shaped
 from .rows import Grid, grid_of, laid_out, reordered
@@ -60,6 +60,8 @@ def _piece(graph: Graph, value: Value) -> _Piece | None:
     readers = value.readers
     if not readers or all(isinstance(node.op, MOVES) for node in readers) or any(value is o for o in graph.outputs):
         return None
+    if any(isinstance(node.op, Concat) for node in readers):
+        return None  # pieces that change places are movement, too
     origin = origin_of(value, through_factors=False)
     turned = any(isinstance(node.op, Reshape) for node, _ in origin.moves)
     if not turned or value.type.size >= origin.source.type.size or not _is_product(origin.source.producer):
