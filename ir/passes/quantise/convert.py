@@ -191,7 +191,7 @@ def lower_all(lowering: Lowering) -> None:
                 "a layer joins scales that are too far apart for 32-bit multipliers",
                 where=node.sources or (node.name,),
                 why=str(error),
-                do="scale the weights before the export, or keep the model in float32",
+                do="scale the weights before the export, or compile with --dtype float32",
             ) from error
     lowering.finish()
     lowering.graph.prune()

@@ -32,7 +32,7 @@ class Fitted:
             raise ModelError(
                 "a layer's output is tiny against its terms, which 32-bit sums cannot hold",
                 why=str(error),
-                do="keep the layer in float, or give calibration data that reaches it",
+                do="give calibration data that reaches it, or compile with --dtype float32",
             ) from None
         return np.broadcast_to(mult, self.bias.shape).copy(), pre
 
@@ -89,7 +89,8 @@ def fit_affine(a: Array, c: Array, x_scale: float, zero: int, out_scale: float, 
     safe = np.where(raised == 0, 1.0, raised)
     bias = np.rint((np.where(raised == 0, 0.0, c / (safe * x_scale)) - zero) * 2.0**lift)
     if (most << lift) + np.abs(bias).max(initial=0) > INT32_MAX:
-        raise ModelError("a scale and shift per channel leaves 32 bits", do="fold it into a neighbouring layer")
+        do = "fold it into a neighbouring layer, or compile with --dtype float32"
+        raise ModelError("a scale and shift per channel leaves 32 bits", do=do)
     mult = np.rint(raised * x_scale / out_scale * 2.0 ** (32 - lift))
     return mult.astype(np.int32), bias.astype(np.int32), lift
 
