@@ -61,30 +61,7 @@ def build(model: Model) -> Graph:
     """
     from . import rules  # noqa: F401  (importing the families fills the table)
 
-    _known_operators(model)
     return _Builder(model).build()
-
-
-def _known_operators(model: Model) -> None:
-    missing: dict[str, list[str]] = {}
-    for index, node in enumerate(model.graph.node):
-        if kind(node) not in RULES:
-            missing.setdefault(kind(node), []).append(label(node, index))
-    if missing:
-        counted = {name: f"{name} ({len(names)})" for name, names in sorted(missing.items())}
-        known = {
-            name: (reason, hint)
-            for name in counted
-            for pattern, reason, hint in REFUSALS
-            if re.fullmatch(pattern, name)
-        }
-        raise Unsupported(
-            f"the model has operators that are not supported: {', '.join(counted)}",
-            where=[name for names in missing.values() for name in names],
-            why="; ".join(f"{text}: {known[name][0]}" if name in known else text for name, text in counted.items()),
-            do="; ".join(dict.fromkeys(hint for _, hint in known.values()))
-            or "replace these layers before the export, or fix the shapes so that they fold",
-        )
 
 
 class _Builder:
@@ -96,6 +73,10 @@ class _Builder:
         self.graph.metadata.update({entry.key: entry.value for entry in model.proto.metadata_props})
         self.values: dict[str, Value] = {}
         self.constants: dict[int, Value] = {}
+        self.missing: dict[str, list[str]] = {}
+        for index, node in enumerate(model.graph.node):
+            if kind(node) not in RULES:
+                self.missing.setdefault(kind(node), []).append(label(node, index))
         self.refused: dict[str, str] = {}
         self.types: dict[str, Type] | None = None
 
@@ -107,23 +88,35 @@ class _Builder:
             self.values[each.name] = made if made.type.size else self.graph.constant(np.zeros(shape, made.dtype))
         read = {name for node in self.model.graph.node for name in node.input}
         read |= {each.name for each in self.model.graph.output}
-        for index, node in enumerate(self.model.graph.node):
-            operands = tuple(self._operand(name) if name else None for name in node.input)
-            call = Call(self.graph, node, label(node, index), operands, self.model.opset, read)
-            try:
-                result = RULES[kind(node)](call)
-            except FormError as error:
-                self.refused[call.name] = f"{node.op_type} '{call.name}': {error}"
-                result = self._stand_ins(call)
-            except MISFITS as error:
-                what = f"the operands or attributes of {node.op_type} '{call.name}' do not fit together"
-                raise ModelError(what, where=[call.name], why=str(error), do="export the model again") from error
-            self.values.update(zip(node.output, result if isinstance(result, tuple) else (result,), strict=False))
-        if self.refused:
+        try:
+            for index, node in enumerate(self.model.graph.node):
+                operands = tuple(self._operand(name) if name else None for name in node.input)
+                call = Call(self.graph, node, label(node, index), operands, self.model.opset, read)
+                result = self._result(call)
+                self.values.update(zip(node.output, result if isinstance(result, tuple) else (result,), strict=False))
+        except ModelError as error:
+            if self.missing or self.refused:  # what stands in for refused nodes may not suit others
+                raise self._complaint() from error
+            raise
+        if self.missing or self.refused:
             raise self._complaint()
         for each in self.model.graph.output:
             self._output(each.name)
         return self.graph
+
+    def _result(self, call: Call) -> Value | tuple[Value, ...]:
+        """What the rule for a node makes of it, or stand-ins where there is none, or none for its form."""
+        node, rule = call.node, RULES.get(kind(call.node))
+        if rule is None:
+            return self._stand_ins(call)
+        try:
+            return rule(call)
+        except FormError as error:
+            self.refused[call.name] = f"{node.op_type} '{call.name}': {error}"
+            return self._stand_ins(call)
+        except MISFITS as error:
+            what = f"the operands or attributes of {node.op_type} '{call.name}' do not fit together"
+            raise ModelError(what, where=[call.name], why=str(error), do="export the model again") from error
 
     def _operand(self, name: str) -> Value:
         if name not in self.values:
@@ -143,11 +136,27 @@ class _Builder:
         return tuple(self.graph.input(name, self.types.get(name, Type("float32", ()))) for name in names)
 
     def _complaint(self) -> Unsupported:
+        """Everything that was refused: operators that no rule is for, with the reason where there is one, and forms."""
+        counted = {name: f"{name} ({len(names)})" for name, names in sorted(self.missing.items())}
+        known = {
+            name: (reason, hint)
+            for name in counted
+            for pattern, reason, hint in REFUSALS
+            if re.fullmatch(pattern, name)
+        }
+        why = [f"{text}: {known[name][0]}" if name in known else text for name, text in counted.items()]
+        hints = dict.fromkeys(hint for _, hint in known.values())
+        if counted and not hints:
+            hints["replace these layers before the export, or fix the shapes so that they fold"] = None
+        if self.refused:
+            hints["change these layers before the export"] = None
+        what = [f"operators that are not supported: {', '.join(counted)}"] if counted else []
+        what += ["forms of operators that are not supported"] if self.refused else []
         return Unsupported(
-            "the model has forms of operators that are not supported",
-            where=self.refused,
-            why="; ".join(self.refused.values()),
-            do="change these layers before the export",
+            f"the model has {', and '.join(what)}",
+            where=dict.fromkeys(name for names in (*self.missing.values(), self.refused) for name in names),
+            why="; ".join([*why, *self.refused.values()]),
+            do="; ".join(hints),
         )
 
     def _output(self, name: str) -> None:

@@ -96,6 +96,24 @@ def test_quantised_network(way: str, tmp_path: Path) -> None:
     assert not any(isinstance(node.op, Dequantize) and node.input(0).is_constant for node in graph.nodes)
 
 
+FUSED = {
+    ("operators", "ORT_ENABLE_ALL"): "QLinearConv",
+    ("dynamic", "ORT_ENABLE_EXTENDED"): "MatMulIntegerToFloat",
+    ("dynamic products", "ORT_ENABLE_EXTENDED"): "DynamicQuantizeMatMul",
+}
+
+
+@pytest.mark.parametrize(("way", "level"), FUSED)
+@pytest.mark.filterwarnings("ignore")
+def test_quantised_network_that_was_optimised(way: str, level: str, tmp_path: Path) -> None:
+    """Its integers are fused further, and turned to channels last."""
+    path = quantised(tmp_path, way)
+    (expected,) = run(path.read_bytes(), {"x": PICTURE}, [])
+    made = fused.optimised(path, level)
+    assert ("com.microsoft", FUSED[way, level]) in {(node.domain, node.op_type) for node in onnx.load(made).graph.node}
+    np.testing.assert_allclose(interpret(imported(made), {"x": PICTURE})["y"], expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_stored_integers_stay_for_back_ends_that_take_them(tmp_path: Path) -> None:
     """Bytes are shared with the file's; scales by output channel sit on the axis of the outputs."""

@@ -14,7 +14,7 @@ from .activation import leaky_relu, softmax
 from .linear import product
 from .microsoft import OWN
 from .pool import average_pool
-from .quant import dequantize, dynamic_quantize, products, quantize, to_integers, to_reals
+from .quant import dequantize, dynamic_quantize, products, quantised_conv, quantize, to_integers, to_reals
 from .terms import add, mul
 
 rule(OWN + "QuantizeLinear")(quantize)
@@ -71,6 +71,19 @@ def integer_function(call: Call) -> Result:
     y = FUNCTIONS[call.node.op_type](replace(call, operands=(x,)))
     assert isinstance(y, Value)
     return _rounded(call, call.add(Transpose((0, *range(2, last + 1), 1)), y) if flipped else y, 3)
+
+
+@rule(OWN + "QLinearConv")
+def integer_conv(call: Call) -> Result:
+    """ONNX's operator, its images with channels last if told."""
+    if not call.attr("channels_last", 0):
+        return quantised_conv(call)
+    last = len(call.x.shape) - 1
+    x = call.add(Transpose((0, last, *range(1, last))), call.x)
+    y = quantised_conv(replace(call, operands=(x, *call.operands[1:])))
+    assert isinstance(y, Value)
+    result: Value = call.add(Transpose((0, *range(2, last + 1), 1)), y)
+    return result
 
 
 @rule(OWN + "QLinearConcat")
