@@ -154,7 +154,7 @@ def foreseen(graph: Graph, seen: Observed, options: QdqOptions, mode: str) -> Qd
     """
     trial = graph.copy()
     layers = list(zip(candidates(graph), candidates(trial), strict=True))
-    quantise_operands(trial, seen, options)
+    quantise_operands(trial, seen, replace(options, weights="minmax"))  # which are static does not depend on weights
     settle(trial)
     chosen = _chosen(trial, mode)
     others = [(node, twin) for node, twin in layers if twin not in chosen]

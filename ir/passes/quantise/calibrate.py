@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -80,6 +81,8 @@ class Statistics:
         return (np.arange(BINS) + 0.5) * (2 * self.reach / BINS) - self.reach
 
     def _grow(self, largest: float) -> None:
+        if largest > self.reach and not self.counts.any():
+            self.reach = max(self.reach, 2.0 ** math.ceil(math.log2(largest)))
         while largest > self.reach:
             merged = np.zeros_like(self.counts)
             merged[BINS // 4 : -BINS // 4] = self.counts.reshape(-1, 2).sum(axis=1)

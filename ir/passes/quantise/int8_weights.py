@@ -70,9 +70,9 @@ def _usable(scale: Array) -> Array:
 def _fitting(q: Array) -> Array:
     """Integers [N, K] of which no two neighbours of one sign sum to more than `MOST_PAIR`: both give way alike."""
     even = q.shape[1] // 2 * 2
-    pairs = q[:, :even].reshape(len(q), -1, 2)
-    over = np.maximum(np.abs(pairs.sum(axis=2)) - MOST_PAIR, 0) * (pairs.prod(axis=2) > 0)
-    give = np.stack([np.ceil(over / 2), np.floor(over / 2)], axis=2)
     made = q.copy()
-    made[:, :even] = (pairs - np.sign(pairs) * give).reshape(len(q), even)
+    first, second = made[:, :even:2], made[:, 1:even:2]
+    over = np.where(first * second > 0, np.maximum(np.abs(first + second) - MOST_PAIR, 0), 0)
+    first -= np.copysign(np.ceil(over / 2), first)
+    second -= np.copysign(np.floor(over / 2), second)
     return made
