@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from edgesmith import targets
-from edgesmith.ir.graph import Graph, Type
 from edgesmith.ir.interpret import run
-from edgesmith.ir.ops.activation import Gelu, Softmax
-from edgesmith.ir.ops.attention import Attention
-from edgesmith.ir.ops.conv import Conv
-from edgesmith.ir.ops.elementwise import Add
-from edgesmith.ir.ops.linear import Linear
-from edgesmith.ir.ops.norm import LayerNorm
-from edgesmith.ir.ops.pool import Mean
-from edgesmith.ir.ops.shape import Reshape, Transpose
-from edgesmith.ir.ops.shift import MatShift, ShiftLinear, pack
 from edgesmith.lowering.tvm import child
 from edgesmith.lowering.tvm.build import symbols
 from edgesmith.lowering.tvm.lower import lower
 from edgesmith.lowering.tvm.machine import Machine
 
+SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tvm_libraries.py"))))
 LOADER = Path(__file__).with_name("tvm_loader.c")
 QEMU, LIBRARIES = "qemu-aarch64", "/usr/aarch64-linux-gnu"
 CODES = {"i": 0, "u": 1, "f": 2}
-BOUND = 1e-5
-
-
-def network():
-    """A little of everything: dense and depthwise convolutions, tokens, attention, shifts of both kinds."""
-    graph, draw = Graph("net"), np.random.default_rng(1)
-
-    def weight(*shape):
-        return graph.constant((draw.standard_normal(shape) / np.prod(shape[1:]) ** 0.5).astype(np.float32))
-
-    x = graph.input("image", Type("float32", (1, 3, 20, 20)))
-    x = graph.add(Gelu(), graph.add(Conv((2, 2), (1, 1, 1, 1)), x, weight(16, 3, 3, 3), weight(16)))
-    x = graph.add(Conv((1, 1), (1, 1, 1, 1), (1, 1), 16), x, weight(16, 1, 3, 3))
-    x = graph.add(Transpose((0, 2, 1)), graph.add(Reshape((1, 16, 100)), x))
-    y = graph.add(LayerNorm(), x, weight(16), weight(16))
-    x = graph.add(Add(), graph.add(Attention(2, 0.35), *(graph.add(Linear(), y, weight(16, 16)) for _ in "qkv")), x)
-    codes, scale = graph.constant(pack(2 ** draw.integers(0, 7, (24, 16)))), weight(24)
-    graph.output(graph.add(MatShift(), graph.input("rows", Type("int8", (7, 16))), codes), "sums")
-    x = graph.add(Mean((1,)), graph.add(ShiftLinear(), x, codes, scale))
-    graph.output(graph.add(Softmax(), graph.add(Linear(), x, weight(10, 24), weight(10))), "odds")
-    return graph, {"image": draw.standard_normal((1, 3, 20, 20)).astype(np.float32),
-                   "rows": draw.integers(-128, 128, (7, 16)).astype(np.int8)}  # fmt: skip
 
 
 def plan(program, feeds, folder):
@@ -75,10 +46,10 @@ def plan(program, feeds, folder):
 @pytest.mark.parametrize("target", ["tvm-cpu-aarch64", "tvm-cpu-android"])
 def test_arm_libraries_compute_the_same(target, tmp_path):
     """Linux's C library loads the one for Android too, which asks for none of its own; Android itself is not here."""
-    pytest.importorskip("tvm", reason="pip install edgesmith[tvm]")
+    SHARED.needs_tvm()
     if shutil.which(QEMU) is None or not Path(LIBRARIES).is_dir():
         pytest.skip("apt install qemu-user libc6-arm64-cross")
-    graph, feeds = network()
+    graph, feeds = SHARED.network()
     program = lower(graph, Machine.of(targets.get(target).format))[0]
     child.build(program, tmp_path / "model.so")
     loader = tmp_path / "loader"
@@ -89,5 +60,5 @@ def test_arm_libraries_compute_the_same(target, tmp_path):
     assert done.returncode == 0, done.stderr
     for name, wanted in run(graph, feeds).items():
         found = np.frombuffer((tmp_path / name).read_bytes(), wanted.dtype).reshape(wanted.shape)
-        bound = 0 if name == "sums" else BOUND * np.abs(wanted).max()
+        bound = 0 if name == "sums" else SHARED.BOUND * np.abs(wanted).max()
         assert np.abs(found - wanted).max() <= bound, name

@@ -15,7 +15,7 @@ from .kernels.spec import Kernel
 from .machine import Machine
 from .program import Buffer, Program
 
-__all__ = ["ABOUT", "KERNEL", "MAIN", "RESULT", "Build", "export", "function", "module", "symbols"]
+__all__ = ["ABOUT", "KERNEL", "MAIN", "RESULT", "Build", "export", "function", "identifier", "module", "symbols"]
 
 RESULT = "model.so"
 MAIN, ABOUT = "main", "about"
@@ -45,7 +45,9 @@ def module(program: Program) -> Any:
 
     block = relax.BlockBuilder()
     kernels: dict[str, Any] = {}
-    inputs = [relax.Var(_identifier(p.name, at), _tensor(p.shape, p.dtype)) for at, p in enumerate(program.inputs)]
+    inputs = [
+        relax.Var(f"{identifier(p.name)}_{at}", _tensor(p.shape, p.dtype)) for at, p in enumerate(program.inputs)
+    ]
     with block.function(MAIN, inputs):
         values: dict[str, Any] = {}
         for port, given in zip(program.inputs, inputs, strict=True):
@@ -127,8 +129,10 @@ def _tensor(shape: tuple[int, ...], dtype: str) -> Any:
     return relax.TensorType(shape, dtype)
 
 
-def _identifier(name: str, at: int) -> str:
-    return f"{re.sub(r'[^0-9A-Za-z_]', '_', name)}_{at}"
+def identifier(name: str) -> str:
+    """A name as C and TVM take it."""
+    found = re.sub(r"[^0-9A-Za-z_]", "_", name)
+    return f"_{found}" if found[:1].isdigit() else found
 
 
 def _fresh(label: str, names: dict[str, int]) -> str:

@@ -93,4 +93,6 @@ class Machine:
     def tvm(self) -> dict[str, Any]:
         """TVM's description of the target."""
         known: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu, "mattr": [*self.features]}
+        # Else it calls the C library with floats in integer registers, whatever the triple says.
+        known["mfloat-abi"] = "hard" if self.triple.endswith("hf") else ""
         return {key: value for key, value in known.items() if value}
