@@ -15,6 +15,7 @@ from ..exact.split_linear import SplitLinear
 
 MOVES: tuple[type[Op], ...] = (
     shape.Reshape, shape.Transpose, shape.Slice, shape.Split, shape.Gather, shape.Pad, shape.Resize, pool.MaxPool,
+    pool.ReduceMax,
 )  # fmt: skip
 PRODUCTS: tuple[type[Op], ...] = (linear.Linear, conv.Conv, conv.PatchEmbed)
 ARITHMETIC: tuple[type[Op], ...] = (elementwise.Add, elementwise.Sub, elementwise.Mul, elementwise.Div)
@@ -162,6 +163,13 @@ def _average(node: Node) -> str:
     return "ceil_mode together with count_include_pad" if both else _one_image(node)
 
 
+def _greatest(node: Node) -> str:
+    rank = node.input(0).type.rank
+    axes = sorted(axis % rank for axis in node.op.attributes()["axes"])
+    together = axes == list(range(axes[0], axes[-1] + 1)) if axes else False
+    return "" if together and axes[-1] < rank - 1 else "the greatest of channels, or along axes that lie apart"
+
+
 def _gather(node: Node) -> str:
     if not node.input(1).is_constant:
         return "its indices are computed at run time"
@@ -178,6 +186,7 @@ CHECKS: dict[type[Op] | tuple[type[Op], ...], Callable[[Node], str]] = {
     norm.GroupNorm: _group_norm,
     pool.AveragePool: _average,
     (pool.MaxPool, shape.Resize): _one_image,
+    pool.ReduceMax: _greatest,
     shape.Gather: _gather,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -125,6 +126,20 @@ def lower_max_pool(lowering: Lowering, node: Node) -> None:
     lowering.put(node.output, made, IMAGE, placed.form)
 
 
+def lower_reduce_max(lowering: Lowering, node: Node) -> None:
+    """Rows [before, S, after, C] as an image whose windows are the S rows of a column."""
+    op, x = node.op, node.input(0)
+    assert isinstance(op, pool.ReduceMax)
+    axes = sorted(axis % len(x.shape) for axis in op.axes)
+    placed, channels = lowering.read(x, plain(len(x.shape))), x.shape[-1]
+    count = math.prod(x.shape[axis] for axis in axes)
+    before, after = math.prod(x.shape[: axes[0]]), math.prod(x.shape[axes[-1] + 1 : -1])
+    image = lowering.emit(node, shape.Reshape((1, before * count, after, channels)), placed.value)
+    pooled = lowering.emit(node, QMaxPool((count, 1), (count, 1)), image)
+    made = lowering.emit(node, shape.Reshape(node.output.shape), pooled)
+    lowering.put(node.output, made, plain(len(node.output.shape)), placed.form)
+
+
 def lower_average_pool(lowering: Lowering, node: Node) -> None:
     """One multiplier for each number of pixels that a window can hold."""
     op = node.op
@@ -166,6 +181,7 @@ MOVING: dict[type[Op], Callable[[Lowering, Node], None]] = {
     shape.Concat: lower_concat,
     shape.Resize: lower_resize,
     pool.MaxPool: lower_max_pool,
+    pool.ReduceMax: lower_reduce_max,
     pool.AveragePool: lower_average_pool,
     pool.Mean: lower_mean,
     pool.Sum: lower_mean,
