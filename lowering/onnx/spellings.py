@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
+from onnx import helper
 
 from ...ir.op import Op
-from ...ir.ops import activation, conv, elementwise, linear, norm, pool, shape
+from ...ir.ops import activation, conv, elementwise, linear, logic, norm, number, pool, shape
 from ...ir.ops.attention import Attention
 from ...ir.ops.quant import Dequantize, Quantize
 from .site import FormError, Site, stored
@@ -170,6 +171,14 @@ def window(kind: str) -> Spelling:
     return spell
 
 
+def remainder(site: Site, op: number.Mod) -> Result:
+    """Mod of integers; that of real numbers has the sign of a where ours has that of b."""
+    if site.node.output.type.numpy.kind != "f":
+        return site.add("Mod", *site.operands())
+    whole = site.add("Floor", site.add("Div", *site.operands()))
+    return site.add("Sub", site.x, site.add("Mul", whole, site[1]))
+
+
 def reduction(kind: str) -> Spelling:
     """A reduction; its axes are an operand."""
     return lambda site, op: site.add(kind, site.x, site.ints(op.axes), keepdims=int(op.keepdims))
@@ -212,6 +221,7 @@ SPELLINGS: dict[type[Op], Spelling] = {
             activation.Abs, activation.Erf, activation.Exp, activation.HardSwish, activation.Log, activation.Neg,
             activation.Reciprocal, activation.Relu, activation.Sigmoid, activation.Sqrt, activation.Tanh,
             elementwise.Add, elementwise.Div, elementwise.Mul, elementwise.Pow, elementwise.Sub, linear.MatMul,
+            logic.Equal, logic.Less, logic.Where, number.Cos, number.Floor, number.Round, number.Sin,
         )
     },
     elementwise.Minimum: same("Min"),
@@ -236,6 +246,10 @@ SPELLINGS: dict[type[Op], Spelling] = {
     Quantize: to_integers,
     pool.AveragePool: window("AveragePool"),
     pool.MaxPool: window("MaxPool"),
+    logic.Cast: lambda site, op: site.add("Cast", site.x, to=helper.np_dtype_to_tensor_dtype(np.dtype(op.dtype))),
+    number.Mod: remainder,
+    number.Prod: reduction("ReduceProd"),
+    number.ReduceMin: reduction("ReduceMin"),
     pool.Mean: reduction("ReduceMean"),
     pool.ReduceMax: reduction("ReduceMax"),
     pool.Sum: reduction("ReduceSum"),
