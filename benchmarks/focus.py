@@ -34,7 +34,7 @@ PICTURES = {"foolbox": ("data/imagenet*",)}
 RUNS = 10
 
 FORMATS = (("onnx", "float32"), ("x86", "float32"), ("x86", "dynamic"), ("x86", "int8"), ("onnx", "int8"))
-"""Targets and arithmetics; whether the files compute what was meant is what is measured, so compiles do not check it."""
+"""Targets and arithmetics. Compiles do not check their files: how close these come is what is measured."""
 
 Run = Callable[[Array], Array]
 
