@@ -73,7 +73,8 @@ class Library(Front):
         """How to quantise."""
         from ..ir.passes.quantise import QuantOptions
 
-        return QuantOptions(stream=self.choices.options["stream"], observer=self.choices.options["observer"])
+        given = self.choices.options
+        return QuantOptions(stream=given["stream"], observer=given["observer"], code=given["weights"])
 
     @property
     def stream(self) -> str:

@@ -30,16 +30,17 @@ def host_call(folder: Path) -> Call:
     return call
 
 
-def device_call(folder: Path, target: str, strict: bool = False) -> Call:
+def device_call(folder: Path, target: str, strict: bool = False, names: tuple[str, ...] = ()) -> Call:
     """Calls into an emulated device; arrays are copied there and back. `strict` faults on misaligned LDRD.
 
     The emulator's memory callbacks, which `strict` needs, corrupt registers around conditional stores in an IT block
-    (seen on the M4 model), so whole kernels run without.
+    (seen on the M4 model), so whole kernels run without. `names`: what to keep of the program, all if nothing is said.
     """
     from edgesmith.runtimes.machine import Machine
 
-    names = sorted({line.split("(")[0].split()[-1] for line in SOURCE.read_text().splitlines() if "void t_" in line})
-    elf = toolchain.compile_elf([SOURCE], get(target), folder / f"{target}.elf", names, flags=FLAGS)
+    every = {line.split("(")[0].split()[-1] for line in SOURCE.read_text().splitlines() if "void t_" in line}
+    names = names or tuple(sorted(every))
+    elf = toolchain.compile_elf([SOURCE], get(target), folder / f"{Path(target).stem}.elf", names, flags=FLAGS)
     machine = Machine(get(target), elf, strict=strict)
 
     def call(name: str, *arguments: Any) -> None:

@@ -11,6 +11,15 @@ void t_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc,
     es_dot(w, x, bias, acc, quads);
 }
 
+/* Sums of three rows with n weights in a code: accumulators [n up to 2][3]. */
+void t_codes(const int16_t *tile, int k, const int8_t *w, int code, int n, int8_t *decoded, int32_t *sums)
+{
+    es_to_scores to = {sums, ES_UP(n, 2)};
+    for (int each = ES_INT8; each <= ES_TERNARY; each++)
+        if (code == each)
+            es_matmul_of(tile, 0, 3, k, (es_matrix){w, each, decoded}, NULL, n, es_store_scores, &to);
+}
+
 void t_rsqrt(const uint32_t *v, int count, int32_t *out)
 {
     for (int i = 0; i < count; i++)
@@ -132,7 +141,7 @@ void t_conv(
 {
     es_window g = window_of(window);
     es_to_rows to = {out, bits, outputs, {mult, pre, zero, low, high, NULL, NULL, NULL}};
-    es_conv(x, bits_x, &g, groups, w, bias, outputs, tile, tile_rows, &to);
+    es_conv(x, bits_x, &g, groups, (es_matrix){w, ES_INT8, NULL}, bias, outputs, tile, tile_rows, &to);
 }
 
 void t_depthwise(

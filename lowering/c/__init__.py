@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...ir.passes.quantise.fit_codes import CODES
 from .. import Option
 
 __all__ = ["DTYPES", "OPTIONS"]
@@ -12,6 +13,8 @@ DTYPES = ("int8", "float32")
 
 OPTIONS: Mapping[str, Option] = {
     "stream": Option("auto", ("auto", "int8", "int16"), "Precision of the tokens between blocks of an int8 program."),
+    "weights": Option("int8", CODES, "What an int8 program's weights are stored in: fewer bits save flash, and time "
+                      "where the core has no multiplier."),
     "image": Option("callback", ("callback", "buffer"),
                     "Ask for pixels patch by patch where the model allows it, or hold the image in RAM."),
 }  # fmt: skip

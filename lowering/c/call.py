@@ -10,8 +10,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...ir.graph import Value
+from ...ir.integer_codes import pair_bytes
 from ...ir.memory import Group, Plan, Schedule, Step
 from .constants import C_TYPES, Constants
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight in flash, as C calls it: where it begins, its code, and the bytes of a block that can be taken alone."""
+
+    pointer: str
+    code: str
+    block: int
+
+    def __str__(self) -> str:
+        """An `es_matrix`: the whole."""
+        return self.at("")
+
+    def at(self, block: str) -> str:
+        """An `es_matrix` that begins with the block of this number, a C expression."""
+        place = f"{self.pointer} + {block} * {self.block}" if block else self.pointer
+        return f"(es_matrix){{{place}, {CODES[self.code]}, {'NULL' if self.code == 'int8' else 'decoded'}}}"
+
+
+CODES = {"int8": "ES_INT8", "int4": "ES_INT4", "shift": "ES_SHIFT", "ternary": "ES_TERNARY"}
 
 
 @dataclass
@@ -27,6 +49,7 @@ class Call:
         fields: (C type, name, C expression) of the constant struct.
         values: The arguments that are values, by name; the others are scratch.
         pixels: Whether it reads the image through the callback.
+        decoded: Bytes of stack for a pair of rows of weights that are stored in fewer than eight bits.
         body: The statements of the function.
     """
 
@@ -38,6 +61,7 @@ class Call:
     fields: list[tuple[str, str, str]] = field(default_factory=list)
     values: dict[str, Value] = field(default_factory=dict)
     pixels: bool = False
+    decoded: int = 0
     body: str = ""
 
     @property
@@ -64,10 +88,14 @@ class Call:
             self.arguments.append((ctype, name, offset))
         return name
 
-    def matrix(self, name: str, value: Value, reads: int = 1, blocks: int = 1) -> str:
-        """An int8 [N, ...] weight as packed rows in flash; a head or group is a block that can be taken alone."""
+    def matrix(self, name: str, value: Value, reads: int = 1, blocks: int = 1) -> Matrix:
+        """An int8 [N, ...] weight in flash, in the fewest bits; a head or group is a block that can be taken alone."""
         rows = value.array.reshape(value.shape[0], -1)
-        return self._field("const int8_t *", name, self.constants.matrix(rows, value.name, reads, blocks))
+        code, k = self.constants.code(rows), rows.shape[1]
+        if code != "int8":
+            self.decoded = max(self.decoded, pair_bytes("int8", k))
+        pointer = self._field("const int8_t *", name, self.constants.matrix(rows, code, value.name, reads, blocks))
+        return Matrix(pointer, code, (len(rows) // blocks + 1) // 2 * pair_bytes(code, k))
 
     def pairs(self, name: str, value: Value) -> str:
         """An int32 [N] bias or multiplier."""
@@ -90,4 +118,4 @@ class Call:
         """What two calls must have in common to share a function."""
         arguments = tuple((ctype, name) for ctype, name, _ in self.arguments)
         fields = tuple((ctype, name) for ctype, name, _ in self.fields)
-        return (self.kind, arguments, fields, self.pixels, self.body)
+        return (self.kind, arguments, fields, self.pixels, self.decoded, self.body)

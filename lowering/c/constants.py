@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...ir.graph import Array
-from ...ir.integer_layout import pack, pack_pairs
+from ...ir.integer_codes import encode, smallest
+from ...ir.integer_layout import pack_pairs
 from .text import comment
 
 C_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "float32": "float", "uint8": "uint8_t"}
@@ -55,9 +56,14 @@ class Constants:
             self.items[key] = Constant(name, data.dtype.name, data.tobytes(), reads, what)
         return self.items[key].expression
 
-    def matrix(self, w: Array, what: str, reads: int = 1, blocks: int = 1) -> str:
-        """Keep an int8 [N, K] weight in the layout of the dot-product core, in `blocks` equal blocks of whole rows."""
-        return self.add(np.concatenate([pack(part) for part in np.split(w, blocks)]), what, reads)
+    def code(self, w: Array) -> str:
+        """How an int8 [N, K] weight is to be stored: in the fewest bits that hold it."""
+        return smallest(w)
+
+    def matrix(self, w: Array, code: str, what: str, reads: int = 1, blocks: int = 1) -> str:
+        """Keep an int8 [N, K] weight in a code that holds it, in `blocks` equal blocks of whole rows."""
+        coded = np.concatenate([encode(code, part) for part in np.split(w, blocks)])
+        return self.add(coded.view(np.int8), what, reads)
 
     def pairs(self, vector: Array, what: str) -> str:
         """Keep an int32 [N] bias or multiplier, an even number of them, as the core reads two at a time."""

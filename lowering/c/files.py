@@ -96,6 +96,9 @@ ES_STEP void {{ function.name }}(
     {%- if call.fields %}, const {{ function.name }}_constants *w{% endif %}
     {%- if call.pixels %}, {{ prefix }}_pixels *pixels, void *user{% endif %})
 {
+{% if call.decoded %}
+    int8_t decoded[{{ call.decoded }}] __attribute__((aligned(8)));
+{% endif %}
 {{ call.body -}}
 }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...ir.errors import Unsupported
 from ...ir.graph import Array
-from ...ir.integer_layout import packed_bytes
+from ...ir.integer_codes import pair_bytes
 from ...ir.memory import Plan
 from ..outline import Lack, Outline, sources
 from .constants import Constants
@@ -43,9 +43,13 @@ class Tally(Constants):
         """Count an array as it is."""
         return self._counted(array.nbytes)
 
-    def matrix(self, w: Array, what: str, reads: int = 1, blocks: int = 1) -> str:
-        """Count an int8 [N, K] weight in the layout of the dot-product core."""
-        return self._counted(blocks * packed_bytes(len(w) // blocks, w.shape[1]))
+    def code(self, w: Array) -> str:
+        """That of weights which nobody has seen."""
+        return "int8"
+
+    def matrix(self, w: Array, code: str, what: str, reads: int = 1, blocks: int = 1) -> str:
+        """Count an int8 [N, K] weight in a code that holds it."""
+        return self._counted(blocks * ((len(w) // blocks + 1) // 2) * pair_bytes(code, w.shape[1]))
 
     def pairs(self, vector: Array, what: str) -> str:
         """Count an int32 [N] bias or multiplier."""

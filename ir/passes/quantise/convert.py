@@ -21,6 +21,7 @@ from .lower_elements import lower_affine, lower_product, lower_sum, lower_unary
 from .lower_products import lower_conv, lower_linear, lower_matmul, lower_patch_embed
 from .lower_rows import lower_attention, lower_group_norm, lower_norm, lower_softmax
 from .lower_space import MOVING
+from .fit_codes import CODES
 from .observers import OBSERVERS
 
 Lower = Callable[[Lowering, Node], None]
@@ -53,6 +54,7 @@ class QuantOptions:
         output: dtype of the network's results, "int8" or "int16".
         observer: "minmax", "percentile" or "mse", for int8 activations per tensor.
         weights: "minmax" or "mse", for the scale of each row of weights.
+        code: What weights are stored in: "int8", or fewer bits, see `fit_codes`.
         channels: Give keys, values and attention outputs a scale per channel.
         auto_cosine: See `stream`.
     """
@@ -61,6 +63,7 @@ class QuantOptions:
     output: str = "int16"
     observer: str = "mse"
     weights: str = "mse"
+    code: str = "int8"
     channels: bool = True
     auto_cosine: float = 0.995
 
@@ -68,7 +71,7 @@ class QuantOptions:
         """Refuse values that are not among those listed."""
         known = {
             "stream": ("int8", "int16", "auto"), "output": ("int8", "int16"), "observer": OBSERVERS,
-            "weights": ("minmax", "mse"),
+            "weights": ("minmax", "mse"), "code": CODES,
         }  # fmt: skip
         for name, allowed in known.items():
             if getattr(self, name) not in allowed:
@@ -167,7 +170,7 @@ def lower(calibration: Calibration, options: QuantOptions) -> Quantised:
     """The integer graph of a calibrated one; `options.stream` must be "int8" or "int16"."""
     source = calibration.graph
     chooser = ScaleChooser(source, calibration, options.stream, options.output, options.observer, options.channels)
-    lowering = Lowering(source, chooser, options.weights)
+    lowering = Lowering(source, chooser, options.weights, options.code)
     lower_all(lowering)
     kept = {id(v) for n in lowering.graph.nodes for v in n.outputs} | {id(v) for v in lowering.graph.inputs}
     twins = {name: twin for name, twin in lowering.twins.items() if id(twin[0]) in kept}

@@ -9,6 +9,7 @@ import numpy as np
 from ...errors import ModelError
 from ...graph import Array
 from ...integer import INT32_MAX, multiplier
+from .fit_codes import FIT, coarse
 
 CLIPS = np.linspace(1.0, 0.7, 13)
 LIFTS = range(15, -1, -1)
@@ -37,7 +38,9 @@ class Fitted:
         return np.broadcast_to(mult, self.bias.shape).copy(), pre
 
 
-def fit(w: Array, bias: Array | None, zero: int, most: int, observer: str = "minmax") -> Fitted:
+def fit(
+    w: Array, bias: Array | None, zero: int, most: int, observer: str = "minmax", code: str = "int8"
+) -> Fitted:
     """Quantise a product's weights.
 
     Args:
@@ -45,6 +48,7 @@ def fit(w: Array, bias: Array | None, zero: int, most: int, observer: str = "min
         bias: Real [N] or None.
         zero: Zero point of x; its share is folded into the bias.
         most: Greatest |integer| of x.
+        code: What the weights are to be stored in, one of `fit_codes.CODES`.
         observer: "minmax" covers the largest weight of each row; "mse" may clip it for less squared error.
 
     A row whose sum of magnitudes could pass 2^31 gets a coarser scale, until it cannot.
@@ -52,11 +56,12 @@ def fit(w: Array, bias: Array | None, zero: int, most: int, observer: str = "min
     real = np.asarray(w, np.float64)
     offset = np.zeros(len(real)) if bias is None else np.asarray(bias, np.float64)
     peak = np.abs(real).max(axis=1, initial=0.0)
-    scale = peak * (_clips(real, peak) if observer == "mse" else 1.0) / 127
+    rounded = FIT[code]
+    scale = coarse(code, real) if code != "int8" else peak * (_clips(real, peak) if observer == "mse" else 1.0) / 127
     scale = np.maximum(scale, np.abs(offset) / 2**29)
     scale = np.where(scale == 0, SMALLEST, scale)
     while True:
-        q = np.clip(np.rint(real / scale[:, None]), -127, 127)
+        q = rounded(real / scale[:, None])
         b = np.rint(offset / scale) - zero * q.sum(axis=1)
         reach = np.abs(q).sum(axis=1) * most + np.abs(b)
         over = reach > INT32_MAX

@@ -41,9 +41,9 @@ class Target:
 class Lowering:
     """Builds the integer graph of one prepared float graph, node by node."""
 
-    def __init__(self, source: Graph, chooser: ScaleChooser, weights: str) -> None:
-        """`weights` is the observer of weights."""
-        self.source, self.chooser, self.weights = source, chooser, weights
+    def __init__(self, source: Graph, chooser: ScaleChooser, weights: str, code: str = "int8") -> None:
+        """`weights` is the observer of weights, `code` what they are stored in."""
+        self.source, self.chooser, self.weights, self.code = source, chooser, weights, code
         self.graph = Graph(source.name)
         self.placed: dict[int, Placed] = {}
         self.twins: dict[str, tuple[Value, Layout]] = {}
@@ -155,7 +155,7 @@ class Lowering:
         """The weights of a product as integers; `scaled` gives them, [N, ...] times the scale of an x of `form`."""
         bias, real = node.optional(2), scaled()
         offset = None if bias is None else bias.array
-        return fit(real.reshape(len(real), -1), offset, form.quant.zero_point, reach(form), self.weights)
+        return fit(real.reshape(len(real), -1), offset, form.quant.zero_point, reach(form), self.weights, self.code)
 
     def constant(self, array: Array, name: str, quant: Quant | None = None) -> Value:
         """A parameter of the integer graph; equal arrays are one constant, so shared weights stay shared."""

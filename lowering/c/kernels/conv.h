@@ -5,11 +5,11 @@
 #include "matmul.h"
 
 /* Windows of `tile_rows` (a multiple of 3) output pixels become a tile, then a matmul per group.
- * w: per group packed P(outputs / groups, kernel_h * kernel_w * channels / groups), one group after the other.
+ * w: per group P(outputs / groups, kernel_h * kernel_w * channels / groups), one group after the other.
  * Scratch: ES_TILE_BYTES(tile_rows, kernel_h * kernel_w * channels / groups). bias is read in pairs: where outputs per
  * group are odd it has one value more than outputs. */
 ES_INLINE void es_conv(
-    const void *x, int bits, const es_window *g, int groups, const int8_t *w, const int32_t *bias, int outputs,
+    const void *x, int bits, const es_window *g, int groups, es_matrix w, const int32_t *bias, int outputs,
     int16_t *tile, int tile_rows, const es_to_rows *to)
 {
     const int depth = g->channels / groups, k = g->kernel_h * g->kernel_w * depth, n = outputs / groups;
@@ -28,9 +28,9 @@ ES_INLINE void es_conv(
                     oy++;
                 }
             }
-            es_matmul(
-                tile, first, count, k, w + group * ES_UP(n, 2) * ES_UP(k, 4), bias + group * n, n, es_store_rows,
-                &part);
+            es_matrix block = w;
+            block.rows += group * ((n + 1) / 2) * es_pair_bytes(w.code, k);
+            es_matmul_of(tile, first, count, k, block, bias + group * n, n, es_store_rows, &part);
         }
     }
 }

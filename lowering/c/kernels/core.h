@@ -14,6 +14,13 @@
 #define ES_DSP 0
 #endif
 
+/* Where it does not, a product of weights and activations is a function of a hundred instructions. */
+#if defined(__riscv) && !defined(__riscv_mul)
+#define ES_MULTIPLIES 0
+#else
+#define ES_MULTIPLIES 1
+#endif
+
 /* Loops over quads are unrolled twice and no more: their bodies are long and instantiated for every shape. */
 #if defined(__clang__)
 #define ES_UNROLL_TWICE _Pragma("clang loop unroll_count(2)")

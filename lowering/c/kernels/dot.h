@@ -7,7 +7,7 @@
 #ifndef ES_DOT_H
 #define ES_DOT_H
 
-#include "core.h"
+#include "codes.h"
 
 /* acc[3 n + r] = bias[n] + sum over k of w_n[k] * x_r[k], 4 * quads values of k, n < 2, r < 3.
  * w, x, bias and acc lie on word boundaries; quads >= 1. */
@@ -84,6 +84,40 @@ ES_ASSEMBLY static void es_dot(
 #define ES_ONCE static __attribute__((noinline, unused))
 #endif
 
+#if !ES_MULTIPLIES
+
+/* One weight, a power of two, times three rows: the exclusive or makes -v - 1 of v, and `minus` counts what lacks. */
+ES_INLINE void es_shift_step(int32_t weight, const int16_t *x, uint32_t *sum, uint32_t *minus)
+{
+    if (weight & ES_NOTHING)
+        return;
+    uint32_t sign = (uint32_t)(weight >> 31);
+    *minus -= sign;
+    for (int r = 0; r < 3; r++)
+        sum[r] += ((uint32_t)(int32_t)x[4 * r] << (weight & 31)) ^ sign;
+    __asm__ volatile("" : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(*minus) : : "memory");
+}
+
+/* As es_dot, for weights decoded to shifts; one output at a time, as few registers as there are. */
+static __attribute__((noinline, unused)) void es_dot_shift(
+    const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
+{
+    for (int n = 0; n < 2; n++) {
+        uint32_t sum[3] = {(uint32_t)bias[n], (uint32_t)bias[n], (uint32_t)bias[n]}, minus = 0;
+        const int16_t *at = x;
+        for (const int8_t *quad = w + 4 * n; quad < w + 8 * quads; quad += 8, at += 12) {
+            es_shift_step(quad[0], at, sum, &minus);
+            es_shift_step(quad[1], at + 2, sum, &minus);
+            es_shift_step(quad[2], at + 1, sum, &minus);
+            es_shift_step(quad[3], at + 3, sum, &minus);
+        }
+        for (int r = 0; r < 3; r++)
+            acc[3 * n + r] = (int32_t)(sum[r] + minus);
+    }
+}
+
+#endif
+
 /* Byte `at` of each weight quad goes with value k of each row. Sums are unsigned: padding rows hold anything, and may
  * wrap without meaning. */
 ES_INLINE void es_dot_step(const int8_t *w, const int16_t *x, int at, int k, uint32_t *sum)
@@ -116,5 +150,19 @@ ES_ONCE void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int3
 }
 
 #endif
+
+/* The core for a matrix of this code. */
+ES_INLINE void es_dot_of(
+    int code, const int8_t *pair, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
+{
+#if !ES_MULTIPLIES
+    if (code == ES_SHIFT || code == ES_TERNARY) {
+        es_dot_shift(pair, x, bias, acc, quads);
+        return;
+    }
+#endif
+    (void)code;
+    es_dot(pair, x, bias, acc, quads);
+}
 
 #endif

@@ -40,19 +40,20 @@ ES_INLINE int32_t es_value(const es_scale *s, int32_t acc, int32_t mult)
 }
 
 /* `first` = number of the tile's first row among all rows, for stores by row. bias may be NULL. */
-ES_INLINE void es_matmul(
-    const int16_t *tile, int first, int rows, int k, const int8_t *w, const int32_t *bias, int n, es_store *store,
+ES_INLINE void es_matmul_of(
+    const int16_t *tile, int first, int rows, int k, es_matrix w, const int32_t *bias, int n, es_store *store,
     const void *to)
 {
     static const int32_t no_bias[2] = {0, 0};
     const int quads = ES_UP(k, 4) / 4;
-    for (int col = 0; col < n; col += 2, w += quads * 8) {
+    for (int col = 0; col < n; col += 2, w.rows += es_pair_bytes(w.code, k)) {
+        const int8_t *pair = es_decoded(&w, w.rows, k);
         const int16_t *x = tile;
         int triple = 0;
         for (; 3 * triple + 3 <= rows; triple++, x += quads * 12) {
             int32_t acc[6];
             es_block at = {first + 3 * triple, triple, 3, col, 2};
-            es_dot(w, x, bias ? bias + col : no_bias, acc, quads);
+            es_dot_of(w.code, pair, x, bias ? bias + col : no_bias, acc, quads);
             if (col + 2 > n)
                 at.cols = 1;
             store(to, at, acc);
@@ -60,10 +61,19 @@ ES_INLINE void es_matmul(
         if (3 * triple < rows) {
             int32_t acc[6];
             es_block at = {first + 3 * triple, triple, rows - 3 * triple, col, col + 2 > n ? 1 : 2};
-            es_dot(w, x, bias ? bias + col : no_bias, acc, quads);
+            es_dot_of(w.code, pair, x, bias ? bias + col : no_bias, acc, quads);
             store(to, at, acc);
         }
     }
+}
+
+/* The same for a matrix in int8, such as keys that were packed at run time. */
+ES_INLINE void es_matmul(
+    const int16_t *tile, int first, int rows, int k, const int8_t *w, const int32_t *bias, int n, es_store *store,
+    const void *to)
+{
+    es_matrix matrix = {w, ES_INT8, NULL};
+    es_matmul_of(tile, first, rows, k, matrix, bias, n, store, to);
 }
 
 /* Rows of int8 or int16, `stride` elements apart. */

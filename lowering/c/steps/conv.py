@@ -29,6 +29,7 @@ def emit(call: Call) -> None:
     call.value("x", x)
     call.value("out", call.group.output)
     depthwise = not call.schedule.rows
+    w: object
     if depthwise:
         w = call.array("w", np.ascontiguousarray(weight.array[..., 0].transpose(1, 2, 0)), weight.name)
     else:

@@ -34,7 +34,7 @@ BODY = """\
 {% endif %}
         }
         const {{ struct }} to = {{ store }};
-        es_matmul(tile, first, count, {{ k }}, {{ w }}, {{ b }}, {{ n }}, {{ function }}, &to);
+        es_matmul_of(tile, first, count, {{ k }}, {{ w }}, {{ b }}, {{ n }}, {{ function }}, &to);
     }
 """
 

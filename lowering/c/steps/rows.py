@@ -23,7 +23,7 @@ CHAIN = """\
 {{ fill | indent(8, true) }}
 {%- for layer in layers %}
         const {{ layer.store.struct }} to_{{ loop.index0 }} = {{ layer.store.value }};
-        es_matmul({{ layer.tile }}, {{ layer.first }}, count, {{ layer.k }}, {{ layer.w }}, {{ layer.b }}, \
+        es_matmul_of({{ layer.tile }}, {{ layer.first }}, count, {{ layer.k }}, {{ layer.w }}, {{ layer.b }}, \
 {{ layer.n }}, {{ layer.store.function }}, &to_{{ loop.index0 }});
 {% endfor %}
     }
