@@ -73,14 +73,15 @@ ES_ASSEMBLY static void es_dot(
 
 #else
 
-/* On small cores one step's five operands and six sums just fit: left alone, compilers load a whole quad ahead and spill.
+/* On small cores one step's five operands and six sums just fit: left alone, compilers load a quad ahead and spill.
  * The fence holds them to the order written, and costs nothing. A computer vectorises better without. */
 #if defined(__x86_64__) || defined(__aarch64__)
 #define ES_FENCE(s)
 #define ES_ONCE static inline
 #else
 #define ES_FENCE(s) \
-    __asm__ volatile("" : "+r"((s)[0]), "+r"((s)[1]), "+r"((s)[2]), "+r"((s)[3]), "+r"((s)[4]), "+r"((s)[5]) : : "memory")
+    __asm__ volatile("" \
+        : "+r"((s)[0]), "+r"((s)[1]), "+r"((s)[2]), "+r"((s)[3]), "+r"((s)[4]), "+r"((s)[5]) : : "memory")
 #define ES_ONCE static __attribute__((noinline, unused))
 #endif
 
