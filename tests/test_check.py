@@ -22,7 +22,7 @@ from edgesmith.ir.graph import Graph, Type
 from edgesmith.ir.interpret import run
 from edgesmith.ir.memory import plan
 from edgesmith.ir.op import Op
-from edgesmith.ir.ops.activation import Erf, Relu
+from edgesmith.ir.ops.activation import Erf, Relu, Softmax
 from edgesmith.ir.ops.norm import BatchNorm
 from edgesmith.ir.ops.shape import Gather, Reshape
 from edgesmith.ir.passes.pipelines import EXACT, FLOAT_C, run_pipeline
@@ -217,6 +217,16 @@ def test_without_the_package_it_says_what_to_install(build, monkeypatch):
     (way,) = told["ways"]
     assert way["why_not"] == "pip install edgesmith[this]" and way["operators"] == {} and way["size"] is None
     assert told["stopped"]["exit_code"] == 5 and "edgesmith[this]" in told["stopped"]["do"]
+
+
+def test_what_integers_lack_is_sent_to_floats():
+    graph = Graph("long")
+    x = graph.input("x", Type("float32", (1, 2, 2**17)))
+    graph.output(graph.add(Softmax(-1), x, name="y", sources=("/odds",)))
+    integers, floats = check(graph, ["host"])["ways"]
+    (lack,) = integers["lacks"]
+    assert (lack["op"], lack["where"]) == ("Softmax", ["/odds"]) and "--dtype float32" in lack["do"]
+    assert floats["dtype"] == "float32" and floats["targets"] == [{"name": "host", "takes": True, "over": []}]
 
 
 def test_more_than_one_sample_is_for_other_back_ends_than_c(build):

@@ -67,6 +67,20 @@ def test_all_refusals_come_at_once(tmp_path: Path) -> None:
     assert caught.value.where == ("first", "second")
 
 
+def test_unknown_operators_and_unknown_forms_come_together(tmp_path: Path) -> None:
+    """Whichever comes first in the file, both kinds are named, and what comes behind them as far as types are known."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["a"], "form", to=TensorProto.FLOAT16),
+        helper.make_node("RandomNormalLike", ["x"], ["b"], "unknown"),
+        helper.make_node("Cast", ["b"], ["y"], "behind", to=TensorProto.BFLOAT16),
+    ]
+    with pytest.raises(Unsupported, match="RandomNormalLike") as caught:
+        load(written(tmp_path, model(nodes, (1, 4), {}, opset=18)))
+    assert set(caught.value.where) == {"form", "unknown", "behind"}
+    assert "differ from run to run" in caught.value.why and "Cast 'form'" in caught.value.why
+    assert "evaluation mode" in caught.value.do and "change these layers" in caught.value.do
+
+
 def test_second_outputs_matter_only_when_read(tmp_path: Path) -> None:
     """Exporters declare the mask of a Dropout and the mean of a norm; they cost nothing while nobody reads them."""
     nodes = [
