@@ -19,7 +19,7 @@ from . import observers
 from .convert import cosine
 from .int8_weights import rounded, single
 from .observe import Observed
-from .qdq import MOVES, Notes, QdqOptions, candidates, closing, quantise_operands
+from .qdq import MOVES, Known, Notes, QdqOptions, candidates, closing, quantise_operands
 
 __all__ = ["LEAST_COSINE", "Mixed", "quantise_within", "rank"]
 
@@ -57,10 +57,11 @@ def quantise_within(
         least: The cosine to reach, of the worst output, the mean over samples.
     """
     wanted = [run(graph, feeds) for feeds in samples]
+    known: Known = {}
 
     def attempt(keep: Mapping[str, str]) -> Mixed:
         made = graph.copy()
-        notes = quantise_operands(made, seen, replace(options, keep={**options.keep, **keep}))
+        notes = quantise_operands(made, seen, replace(options, keep={**options.keep, **keep}), known)
         return Mixed(made, notes, _agreement(made, samples, wanted))
 
     best = attempt({})

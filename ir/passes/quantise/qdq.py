@@ -24,16 +24,20 @@ from ...ops.quant import Dequantize, Quantize
 from ...ops.shape import Reshape, Slice, Split, Transpose
 from . import observers
 from .calibrate import Statistics
-from .int8_weights import MOST_BIAS, TINY, rounded, single
+from .int8_weights import MOST_BIAS, TINY, Weights, rounded, single
 from .observe import Observed
 
 __all__ = [
-    "LAYERS", "MOVES", "Notes", "QdqOptions", "candidates", "closing", "counts_of", "measured", "quantise_operands",
+    "LAYERS", "MOVES", "Known", "Notes", "QdqOptions", "candidates", "closing", "counts_of", "measured",
+    "quantise_operands",
 ]  # fmt: skip
 
 LAYERS = (Linear, Conv, PatchEmbed)
 MOVES = (Reshape, Transpose, Slice, Split, MaxPool)
 """They make no new numbers: integers go through them as they are."""
+
+Known = dict[tuple[int, bytes], Weights]
+"""Rounded weights by the identity of their array and the least scales that were asked for."""
 
 MOST_TERMS = 2**31 // (255 * 127) - 1
 """So many products of eight bits are sure to fit 32, with any zero point."""
@@ -108,7 +112,9 @@ def measured(graph: Graph) -> frozenset[str]:
     return frozenset(value.name for node in layers for value in (node.input(0), closing(node).output))
 
 
-def quantise_operands(graph: Graph, seen: Observed, options: QdqOptions | None = None) -> Notes:
+def quantise_operands(
+    graph: Graph, seen: Observed, options: QdqOptions | None = None, known: Known | None = None
+) -> Notes:
     """Place pairs of Quantize and Dequantize around the operands of Linear, Conv and PatchEmbed.
 
     Activations get one scale and an integer for zero, weights a scale for each output (axis 0, symmetric). Biases are
@@ -119,8 +125,10 @@ def quantise_operands(graph: Graph, seen: Observed, options: QdqOptions | None =
         graph: A float graph; it is changed.
         seen: Statistics of the values that `measured` names, from `observe`.
         options: See there.
+        known: Weights rounded before under the same options, kept for the next graph that has the same arrays.
     """
-    work = _Work(graph, {id(graph.value(name)): each for name, each in seen.items()}, options or QdqOptions())
+    statistics = {id(graph.value(name)): each for name, each in seen.items()}
+    work = _Work(graph, statistics, options or QdqOptions(), {} if known is None else known)
     for node in graph.nodes:
         if isinstance(node.op, LAYERS):
             work.layer(node)
@@ -132,6 +140,7 @@ class _Work:
     graph: Graph
     seen: dict[int, Statistics]
     options: QdqOptions
+    known: Known
     notes: Notes = field(default_factory=Notes)
     weights: dict[tuple[int, Quant], Value] = field(default_factory=dict)
     pairs: dict[int, Value] = field(default_factory=dict)
@@ -192,7 +201,10 @@ class _Work:
 
     def weight(self, w: Value, floor: Array) -> Value:
         """The int8 form of a weight; readers that need the same scales share it."""
-        made = rounded(w.array, floor, self.options.weights == "mse", self.options.pairs)
+        before = (id(w.array), floor.tobytes())
+        if before not in self.known:
+            self.known[before] = rounded(w.array, floor, self.options.weights == "mse", self.options.pairs)
+        made = self.known[before]
         key = (id(w), made.quant)
         if key not in self.weights:
             stored = self.graph.constant(made.integers, f"{w.name}.q", made.quant)
