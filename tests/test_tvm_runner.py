@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from edgesmith.lowering.tvm import child
 from edgesmith.lowering.tvm.lower import lower
 from edgesmith.lowering.tvm.machine import Machine
 from edgesmith.lowering.tvm.tune import address
+from edgesmith.runtimes import ort
 from edgesmith.runtimes import tvm as runner
 
 pytestmark = pytest.mark.tvm
@@ -151,6 +153,18 @@ def test_without_tvm(monkeypatch, library):
     assert runner.RUNNER.why_not() == "pip install edgesmith[tvm]"
     with pytest.raises(MachineError, match=r"edgesmith\[tvm\]"):
         runner.RUNNER.open(library)
+
+
+def test_tvms_own_import_opens_like_a_library_of_ours(tiny, tmp_path):
+    """What benchmarks compare with."""
+    library, script = tmp_path / "imported.so", Path(edgesmith.__file__).parent / "benchmarks" / "untuned.py"
+    subprocess.run([sys.executable, str(script), str(tiny), str(library)], check=True)
+    session = runner.RUNNER.open(library)
+    (port,) = session.about["inputs"]
+    feeds = {port["name"]: np.random.default_rng(3).standard_normal(port["shape"]).astype(port["dtype"])}
+    (found,), (wanted,) = (each.values() for each in (session.run(feeds), next(iter(ort.reference(tiny, [feeds])))))
+    session.close()
+    assert close_to(found, wanted)
 
 
 def test_the_runner_is_found_by_name():
