@@ -17,7 +17,6 @@ from .l2norm import RecogniseL2norm
 from .layernorm import RecogniseLayernorm
 from .linear import RecogniseLinear
 from .linear_attention import RecogniseLinearAttention
-from .masks import RecogniseMasks
 from .patch_embed import RecognisePatchEmbed
 from .powers import RecognisePowers
 from .projections import RecogniseProjections
@@ -50,7 +49,6 @@ RECOGNISE: tuple[Pass, ...] = (
     RecogniseRepnorm(),  # needs norm and tokens in one shape
     RecogniseSqueezeExcite(),  # gates, whose activations are known by now
     RecogniseGatedLinear(),
-    RecogniseMasks(),  # tables per window stand next to tables per head
     RecogniseRotary(),  # rows of queries and keys in the order of halves, before they are cut apart
     RecogniseProjections(),  # queries, keys and values apart, whatever is done with them
     RecogniseHeadwise(),  # what is done with them one by one, before heads are turned to the front
