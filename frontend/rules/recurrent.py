@@ -60,7 +60,7 @@ class Direction:
 
 
 State = tuple[Value, Value | None]
-"""Output and, for LSTM, cell of the last step, each [B, H]."""
+"""Output and, for LSTM, cell of the last step, each [1, B, H]: one step of a sequence."""
 
 
 @rule("LSTM", "GRU", "RNN")
@@ -79,14 +79,14 @@ def recurrent(call: Call) -> Result:
     for number, backwards in enumerate(ways):
         direction = _direction(call, number, len(ways))
         hidden = direction.r.shape[1]
-        start = tuple(_start(call, i, number, batch, hidden, batch_first) for i in (5, 6))
+        start = tuple(_start(call, i, number, (batch, hidden), batch_first) for i in (5, 6))
         found, state = _run(direction, x, (start[0], start[1] if call.node.op_type == "LSTM" else None), backwards)
         outputs.append(found)
         states.append(state)
-    row = (1, batch, hidden)
-    every = _joined(call, 1, [_joined(call, 0, [call.reshape(h, (1, *row)) for h in each]) for each in outputs])
+    shape = (steps, 1, batch, outputs[0][0].shape[-1])
+    every = _joined(call, 1, [call.reshape(_joined(call, 0, each), shape) for each in outputs])
     kinds = [[state for state in kind if state is not None] for kind in zip(*states, strict=True)]
-    last = [_joined(call, 0, [call.reshape(state, row) for state in kind]) for kind in kinds if kind]
+    last = [_joined(call, 0, kind) for kind in kinds if kind]
     if batch_first:
         every = call.add(Transpose((2, 0, 1, 3)), every)
         last = [call.add(Transpose((1, 0, 2)), each) for each in last]
@@ -116,10 +116,10 @@ def _own(call: Call, index: int, number: int, axis: int = 0) -> Value | None:
     return view(call, piece, (*value.shape[:axis], *value.shape[axis + 1 :]))
 
 
-def _start(call: Call, index: int, number: int, batch: int, hidden: int, batch_first: bool) -> Value:
-    """The state before the first step."""
+def _start(call: Call, index: int, number: int, shape: tuple[int, int], batch_first: bool) -> Value:
+    """The state before the first step, [1, B, H]."""
     given = _own(call, index, number, int(batch_first))
-    return call.constant(np.zeros((batch, hidden)), "nothing") if given is None else given
+    return call.constant(np.zeros((1, *shape)), "nothing") if given is None else view(call, given, (1, *shape))
 
 
 def _direction(call: Call, number: int, count: int) -> Direction:
@@ -153,8 +153,7 @@ def _run(way: Direction, x: Value, state: State, backwards: bool) -> tuple[list[
     step = STEPS[call.node.op_type]
     separate = call.node.op_type == "GRU" and bool(call.attr("linear_before_reset", 0))
     inputs = call.add(Linear(), x, way.w, way.bias_w if separate else way.bias)
-    pieces = call.add(Split(0, (1,) * steps), inputs) if steps > 1 else (inputs,)
-    rows = [call.reshape(piece, piece.shape[1:]) for piece in pieces]
+    rows = list(call.add(Split(0, (1,) * steps), inputs)) if steps > 1 else [inputs]
     found: list[Value] = []
     for row in reversed(rows) if backwards else rows:
         state = step(way, row, state)
@@ -164,14 +163,14 @@ def _run(way: Direction, x: Value, state: State, backwards: bool) -> tuple[list[
 
 def _pieces(call: Call, x: Value, count: int) -> Iterator[Value]:
     width = x.shape[-1] // count
-    yield from call.add(Split(1, (width,) * count), x)
+    yield from call.add(Split(2, (width,) * count), x)
 
 
 def _lstm(way: Direction, row: Value, state: State) -> State:
     call, (h, c) = way.call, state
     assert c is not None
     i, o, f, g = _pieces(call, add(call, row, call.add(Linear(), h, way.r)), 4)
-    hidden = h.shape[1]
+    hidden = h.shape[2]
     peep = [
         None if way.peepholes is None else _part(call, way.peepholes, 0, k * hidden, (k + 1) * hidden) for k in range(3)
     ]
@@ -186,7 +185,7 @@ def _lstm(way: Direction, row: Value, state: State) -> State:
 
 def _gru(way: Direction, row: Value, state: State) -> State:
     call, (h, _) = way.call, state
-    hidden = h.shape[1]
+    hidden = h.shape[2]
     xz, xr, xn = _pieces(call, row, 3)
     if call.attr("linear_before_reset", 0):
         hz, hr, hn = _pieces(call, call.add(Linear(), h, way.r, way.bias_r), 3)
