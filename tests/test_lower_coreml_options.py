@@ -215,6 +215,17 @@ def test_small_numbers_raise_no_alarm():
     assert found.unproven == ["y"] and "no ranges" in found.notes(False)[-1]
 
 
+def test_bounds_alone_accuse_no_product():
+    def attended(g, x):
+        normed = g.add(LayerNorm(1e-6), x, None, None, name="n")
+        q, k, v = (g.add(Linear(), normed, g.constant(draw(64, 64)), None, name=f"p{i}") for i in range(3))
+        return g.add(Attention(1, 0.125), q, k, v, name="a")
+
+    assert not lint(attended, 1, 9, 64)[1].kept
+    _, found = lint(attended, 1, 9, 64, x=(-1.0, 1.0), p0=(-200.0, 200.0), p1=(-200.0, 200.0), p2=(-1.0, 1.0))
+    assert found.kept["y"].startswith("product")
+
+
 def test_a_palette_is_nearest_and_the_same_every_time():
     weight = draw(64, 33)
     lut, indices = palette(weight, 4)

@@ -88,7 +88,7 @@ def examine(graph: Graph, measured: Mapping[str, Interval]) -> Lint:
     bounds = _evidence(graph, known)
     for node in graph.nodes:
         for hazard, detect in HAZARDS.items():
-            if why := detect(node, bounds):
+            if (measured or hazard not in MEASURED) and (why := detect(node, bounds)):
                 lint.keep(node, hazard, why)
     unsure = [value.name for node in graph.nodes for value in node.outputs if math.isinf(largest(bounds[value]))]
     lint.unproven = [name for name in unsure if name not in lint.kept]
@@ -336,3 +336,6 @@ HAZARDS: dict[str, Callable[[Node, Mapping[Value, Interval]], str]] = {
     "overflow": _overflow,
 }
 """Detectors by name of what they find; repairs are named mask, scores, squares, epsilon and sum."""
+
+MEASURED = {"product"}
+"""Hazards looked for only where ranges were measured: the worst that intervals allow would accuse every product."""
