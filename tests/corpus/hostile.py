@@ -240,7 +240,7 @@ HOSTILE: dict[str, Hostile] = {
     "empty_graph": Hostile(graphs([], inputs=[], outputs=[]), ("output",), valid=True),
     "no_outputs": Hostile(graphs([RELU], outputs=[]), ("output",), valid=True),
     "cyclic": Hostile(graphs(CYCLE), ("cycle", "first")),
-    "output_twice": Hostile(graphs([RELU], outputs=[value("y"), value("y")]), ("'y'", "more than once")),
+    "output_twice": Hostile(graphs([RELU], outputs=[value("y"), value("y")]), ("'y'", "more than once"), valid=True),
     "undefined_tensor": Hostile(graphs([node("Add", ["x", "ghost"], ["y"], "add")]), ("ghost",)),
     "undefined_output": Hostile(graphs([RELU], outputs=[value("phantom")]), ("phantom",)),
     "written_twice": Hostile(graphs(TWICE), ("again",)),
