@@ -327,7 +327,7 @@ def _legend(ways: Sequence[Data]) -> dict[str, list[str]]:
     """What the figures of the table are, and the back ends for which they are that."""
     found: dict[str, list[str]] = {}
     for way in ways:
-        texts = [f"{key} is {way[field]['is']}" for key, field in (("RAM", "memory"), ("size", "size")) if way[field]]
+        texts = [f"RAM is {way['memory']['is']}", f"the size is {way['size']['is']} this"] if way["size"] else []
         for text in (*texts, *way["notes"]):
             if way["backend"] not in found.setdefault(text, []):
                 found[text].append(way["backend"])

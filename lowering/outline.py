@@ -43,7 +43,7 @@ class Outline:
         operators: How often each operator of the format would stand in it, constants apart; those of the ops that are
             lacking are missing.
         size: Bytes that it would take on a disk or in flash.
-        size_is: What `size` is to the bytes in the end: "exact", "about", or "at least".
+        size_is: What `size` is to the bytes in the end: "about", "at least" or "at most" so many.
         lacks: All that is missing; empty where it can be written.
         notes: What the user should know of these figures.
     """

@@ -33,8 +33,9 @@ from edgesmith.lowering.c.lower import emitted
 from edgesmith.lowering.coreml.sketch import MOVES
 
 NETS = dict(runpy.run_path(str(Path(__file__).with_name("small_networks.py")))["NETS"])
-FILES = ("onnx", "coreml", "tflite")
-NARROW = {"int8": "int8", "int16": "int16", None: "int8"}
+FILES = [name for name in lowering.names() if name != "tvm"]
+"""Back ends whose files take no compiler; those of TVM are looked at with fewer networks."""
+
 
 
 def target_of(backend):
