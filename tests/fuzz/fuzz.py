@@ -23,6 +23,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from mmap import mmap
 from pathlib import Path
 from random import Random
@@ -73,7 +74,7 @@ def attempt(cases: Iterable[Case], cpu: float = float("inf")) -> tuple[Counter[s
     waiting = iter(cases)
     spent = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        while spent < cpu and (batch := [case for case, _ in zip(waiting, range(ROUND), strict=False)]):
+        while spent < cpu and (batch := list(islice(waiting, ROUND))):
             while batch:
                 done, found, seconds = _process(batch, Path(folder), counts)
                 batch, spent = batch[done:], spent + seconds
