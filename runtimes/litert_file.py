@@ -141,6 +141,8 @@ def _check_flow(
 ) -> None:  # fmt: skip
     """Operators have the operands that they must have, read what is there by then, and write into no constant."""
     constant = {number for number, each in enumerate(tensors) if _held(buffers[each.scalar(2, "<I")])}
+    # Sizes that a converter knew ahead are stored and made as well: the runtime works them out before it runs.
+    real = {number for number, each in enumerate(tensors) if TYPES.get(each.scalar(1, "<b"), "").startswith("float")}
     there = constant | {*graph.numbers(1)} | {number for number, each in enumerate(tensors) if _needs_no_maker(each)}
     _check_written(graph.numbers(1), constant, tensors)
     for operator in operators:
@@ -149,7 +151,7 @@ def _check_flow(
             raise _inconsistent(f"{lacking}; it makes '{_name(tensors, [each for each in makes if each >= 0])}'")
         if early := [number for number in takes if number not in there and number != -1]:
             raise _inconsistent(f"tensor '{tensors[early[0]].text(3)}' is read before anything makes it")
-        _check_written(makes, constant, tensors)
+        _check_written(makes, constant & real, tensors)
         there |= {*makes}
     if missing := [number for number in graph.numbers(2) if number not in there]:
         raise _inconsistent(f"output '{tensors[missing[0]].text(3)}' is made by nothing")
