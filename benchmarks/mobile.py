@@ -194,7 +194,12 @@ def against(bench: Bench, names: Iterable[str], target: str, tools: tuple[str, .
             if made.path is None:
                 yield Figure(name, f"ours / {tool}", None, note=made.why)
                 continue
-            figure = bench.ratio(name, f"ours / {tool}", bench.ours(name, target), made.path)
+            ours = bench.ours(name, target)
+            try:
+                figure = bench.ratio(name, f"ours / {tool}", ours, made.path)
+            except edgesmith.EdgesmithError as error:
+                yield Figure(name, f"ours / {tool}", None, note=str(error).splitlines()[0])
+                continue
             yield figure
             ratios.append(figure.value or 0.0)
         if ratios:
