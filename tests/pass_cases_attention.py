@@ -5,12 +5,15 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import numpy as np
+
 from edgesmith.ir.ops.activation import Relu
 from edgesmith.ir.ops.attention import Attention
 from edgesmith.ir.ops.elementwise import Add
 from edgesmith.ir.ops.linear import MatMul
-from edgesmith.ir.ops.shape import Reshape, Slice, Split, Transpose
+from edgesmith.ir.ops.shape import Gather, Reshape, Slice, Split, Transpose
 from edgesmith.ir.passes.exact.fold_attention_bias import FoldAttentionBias
+from edgesmith.ir.passes.exact.fold_permutation import FoldPermutation
 from edgesmith.ir.passes.exact.merge_slices import MergeSlices
 from edgesmith.ir.passes.exact.turn_products import TurnProducts
 
@@ -134,3 +137,71 @@ def pieces_of_pieces_of_one_axis(net, bias):
 def a_piece_that_others_read(net):
     rows = cut(net, net.input(1, 7, 8), "rows", 0, 2**62, 1, 2)
     return net.output(cut(net, rows, "columns", 0, 4, 2), net.add(Relu(), rows, name="relu"))
+
+
+def in_turn(net, x, name="turned"):
+    """Channels of three groups of two, the first of each group first."""
+    lead = x.shape[:-1]
+    apart = net.add(Reshape((*lead, 3, 2)), x, name=f"{name}.apart")
+    perm = (*range(len(lead)), len(lead) + 1, len(lead))
+    return net.add(Reshape((*lead, 6)), net.add(Transpose(perm), apart, name=f"{name}.perm"), name=name)
+
+
+@applies(FoldPermutation())
+def heads_in_turn_before_a_linear(net, bias):
+    return net.output(net.linear(in_turn(net, net.input(2, 5, 6)), 4, bias))
+
+
+@applies(FoldPermutation())
+def shuffled_channels_of_joined_rows(net, bias):
+    rows = net.add(Reshape((10, 6)), in_turn(net, net.input(2, 5, 6)), name="rows")
+    return net.output(net.linear(rows, 4, bias))
+
+
+@applies(FoldPermutation())
+def shuffled_channels_before_a_padded_convolution(net, bias):
+    apart = net.add(Reshape((2, 3, 2, 4, 5)), net.input(2, 6, 4, 5), name="apart")
+    y = net.add(Reshape((2, 6, 4, 5)), net.add(Transpose((0, 2, 1, 3, 4)), apart, name="perm"), name="shuffled")
+    return net.output(net.conv(y, 4, 3, bias, pads=(1, 1, 1, 1)))
+
+
+@applies(FoldPermutation())
+def chosen_channels_in_another_order(net, bias):
+    order = net.graph.constant(np.array([3, 0, 5, 1, 4, 2]), "order")
+    return net.output(net.linear(net.add(Gather(2), net.input(2, 5, 6), order, name="chosen"), 4, bias))
+
+
+@refuses(FoldPermutation(), "'moved' is no permutation of channels")
+def tokens_that_become_channels(net):
+    return net.output(net.linear(net.add(Transpose((0, 2, 1)), net.input(2, 5, 6), name="moved"), 4))
+
+
+@refuses(FoldPermutation(), "'rows' is no permutation of channels")
+def tokens_in_another_order(net):
+    order = net.graph.constant(np.array([3, 0, 4, 1, 2]), "order")
+    return net.output(net.linear(net.add(Gather(1), net.input(2, 5, 6), order, name="rows"), 4))
+
+
+@refuses(FoldPermutation(), "'chosen' is only a part of 'x'")
+def few_channels(net):
+    order = net.graph.constant(np.array([3, 0]), "order")
+    return net.output(net.linear(net.add(Gather(2), net.input(2, 5, 6), order, name="chosen"), 4))
+
+
+@refuses(FoldPermutation(), "'turned' is also read by others")
+def shuffled_channels_that_others_read(net):
+    y = in_turn(net, net.input(2, 5, 6))
+    return net.output(net.linear(y, 4), net.add(Relu(), y, name="relu"))
+
+
+@refuses(FoldPermutation(), "the weight 'w' is shared with")
+def shuffled_channels_before_a_shared_weight(net):
+    w = net.normal(4, 6, name="w")
+    other = net.linear(net.input(2, 6, name="y"), 4, name="b", weight=w)
+    return net.output(net.linear(in_turn(net, net.input(2, 5, 6)), 4, name="a", weight=w), other)
+
+
+@refuses(FoldPermutation(), "a grouped convolution reads its channels in their order")
+def shuffled_channels_before_groups(net):
+    y = net.add(Transpose((0, 2, 1, 3)), net.input(2, 6, 6, 5), name="perm")
+    return net.output(net.conv(y, 6, 3, groups=3))

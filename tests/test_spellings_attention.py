@@ -13,6 +13,7 @@ import pytest
 from edgesmith.ir.ops.activation import Softmax
 from edgesmith.ir.ops.attention import Attention
 from edgesmith.ir.ops.elementwise import Mul
+from edgesmith.ir.passes.pipelines import run_pipeline
 
 HERE = Path(__file__).parent
 SPELLINGS = runpy.run_path(str(HERE / "spellings.py"))
@@ -60,6 +61,8 @@ def test_heads_that_share_keys_are_one_with_more_queries(tmp_path: Path) -> None
     kinds = Counter(type(node.op).__name__ for node in graph.nodes)
     assert (kinds["Linear"], kinds["Attention"]) == (200, 50)
     assert kinds.keys() == {"Linear", "Attention", "Reshape", "Transpose"}
+    run_pipeline(graph)
+    assert {type(node.op).__name__ for node in graph.nodes} == {"Linear", "Attention", "Reshape"}
 
 
 def test_the_operator_is_read(tmp_path: Path) -> None:

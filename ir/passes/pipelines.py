@@ -19,6 +19,7 @@ from .exact.fold_batchnorm import FoldBatchnorm
 from .exact.fold_constants import FoldConstants
 from .exact.fold_layer_scale import FoldLayerScale
 from .exact.fold_linear_chain import FoldLinearChain
+from .exact.fold_permutation import FoldPermutation
 from .exact.fold_repnorm import FoldRepnorm
 from .exact.fold_scalars import FoldScalars
 from .exact.merge_branches import MergeBranches
@@ -47,6 +48,7 @@ EXACT: tuple[Pass, ...] = (
     MergeSlices(),  # movement again, now that no factor or norm stands between: pieces of pieces ...
     TurnProducts(),  # ... transposed products of transposed factors ...
     SimplifyShapes(),  # ... and what then cancels
+    FoldPermutation(),  # channels in another order, where that is all that is left
     RecognisePatchEmbed(),  # again: a norm may have stood between the convolution and its tokens
     MergeBranches(),  # after the norms, before calibration: merged weights have other ranges
     SplitPhases(),  # after the norms are folded: from here on the layer is several
