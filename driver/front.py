@@ -8,6 +8,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from . import figures
 from .choices import Choices
 from .feeds import Input, Source, inputs_of, read, samples, synthetic
@@ -60,7 +62,8 @@ class Front:
             self.graph = frontend.imported(model, shapes, values, given, pixels=True)
         self.admit()
         self.name = path.stem if path else self.graph.name
-        self.origin = figures.origin(path)
+        told = {name: np.asarray(value).tolist() for name, value in values.items()}
+        self.origin = {**figures.origin(path), "values": told}
         self.inputs: list[Input] = inputs_of(self.graph)
         self.noise = given is None
         if given is None:

@@ -91,7 +91,8 @@ def test_values_reach_artifacts(tmp_path: Path) -> None:
     line = ["compile", str(by_rate(tmp_path)), "--target", "onnx", "--value", "rate=8", "-o", str(tmp_path / "out")]
     result = CliRunner().invoke(commands, [*line, "--json"])
     assert result.exit_code == 0, result.output
-    assert [each["name"] for each in json.loads(result.stdout)["inputs"]] == ["x"]
+    manifest = json.loads(result.stdout)
+    assert [each["name"] for each in manifest["inputs"]] == ["x"] and manifest["model"]["values"] == {"rate": 8}
     result = CliRunner().invoke(commands, ["show", str(by_rate(tmp_path)), "--value", "rate"])
     assert result.exit_code == 2 and "sr=16000" in result.output
 
