@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .driver import compile, load, run
     from .driver.bench import bench
+    from .driver.survey import check
     from .ir.errors import EdgesmithError
     from .ir.graph import Graph
     from .lowering.artifact import Artifact
     from .targets import Target
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "EdgesmithError", "Graph", "Target", "bench", "compile", "load", "run"]
+__all__ = ["Artifact", "EdgesmithError", "Graph", "Target", "bench", "check", "compile", "load", "run"]
 
 HOMES = {
     "Artifact": "lowering.artifact",
@@ -29,6 +30,7 @@ HOMES = {
     "Graph": "ir.graph",
     "Target": "targets",
     "bench": "driver.bench",
+    "check": "driver.survey",
     "compile": "driver",
     "load": "driver",
     "run": "driver",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -245,6 +247,18 @@ def test_peak_is_what_is_alive_at_once(build):
     graph.output(graph.add(Gather(0), b, graph.constant(np.arange(5)), name="y"))
     assert peak(graph) == 80 and run(graph, {"x": np.ones(10, np.float32)})["y"].shape == (5,)
     assert peak(graph) < peak(NETS["odd_vit"](build))
+
+
+def test_vendors_packages_are_left_alone(fashion):
+    """They take seconds to load, and may be missing."""
+    code = (
+        "import sys, edgesmith\n"
+        f"found = edgesmith.check({str(fashion / 'model.onnx')!r})\n"
+        "print(len(found['ways']), *sorted({'coremltools', 'torch', 'tvm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ways, *heavy = done.stdout.split()
+    assert int(ways) > len(lowering.names()) and not heavy
 
 
 # ---- the verb ----
