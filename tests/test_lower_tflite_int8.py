@@ -176,6 +176,27 @@ def test_a_lonely_depthwise_layer_stays_real():
     assert list(model.details["real"]) == ["conv"]
 
 
+def test_a_stem_of_few_channels_stays_real():
+    """Its int8 kernel multiplies five channels of zeros with three of the image."""
+    net = Net()
+    graph = net.graph
+
+    def real(*shape):
+        return graph.constant(net.draw.standard_normal(shape).astype(np.float32))
+
+    x = net.input(1, 3, 8, 8)
+    for name, depth in (("stem", 3), ("a", 16), ("b", 16)):
+        x = graph.add(Conv(pads=(1, 1, 1, 1)), x, real(16, depth, 3, 3), real(16), name=name)
+    graph.output(x, "y")
+    seen = observe(graph, [{"x": net.draw.standard_normal((1, 3, 8, 8)).astype(np.float32)}])
+    auto, static = (foreseen(graph, seen, QdqOptions(), mode) for mode in ("auto", "static"))
+    assert auto.keep == {"stem": "int8 kernels take 8 input channels at a time, it has 3"} and not static.keep
+    quantise_operands(graph, seen, auto)
+    model = write(graph, "int8", {"activations": "auto"})
+    assert len(model.details["static"]) == 2
+    assert types(model, "CONV_2D") == [("FLOAT32", "FLOAT32", "FLOAT32"), *[("INT8", "INT8", "INT32")] * 2]
+
+
 def test_a_layer_after_integers_may_be_real():
     """What the last integer operator gives is rounded inside it: nobody can read it unrounded."""
     net = Net()

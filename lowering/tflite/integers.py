@@ -30,8 +30,11 @@ MOVES = (Reshape, Slice, Split, Transpose)
 SAME_SCALE = (MaxPool,)
 BINARY = (Add, Mul, Sub)
 
+AT_A_TIME = 8
+"""Input channels that int8 kernels take from every pixel of a window; fewer are padded."""
+
 FEWEST_CHANNELS = 16
-"""Of a convolution's input for int8 weights to pay: kernels take eight at a time from every pixel of the window."""
+"""Of a convolution's input for int8 weights with real activations to pay."""
 
 
 @dataclass
@@ -121,8 +124,8 @@ def decide(graph: Graph, mode: str = "auto") -> Decision:
 
     Args:
         graph: After `settle`; it is changed.
-        mode: "static" takes integers wherever they can be taken, "dynamic" nowhere, "auto" where one such layer
-            hands its result to another.
+        mode: "static" takes integers wherever they can be taken, "dynamic" nowhere, "auto" where they are fast and one
+            such layer hands its result to another.
     """
     decision = Decision()
     chosen = _chosen(graph, mode)
@@ -140,7 +143,15 @@ def decide(graph: Graph, mode: str = "auto") -> Decision:
 def _chosen(graph: Graph, mode: str) -> dict[Node, tuple[Node, ...]]:
     """The nodes that compute in integers, each with what follows inside its operator."""
     able = {node: closing for node in graph.nodes if (closing := _closing(graph, node)) is not None}
-    return able if mode == "static" else {} if mode == "dynamic" else _chained(able)
+    if mode != "auto":
+        return able if mode == "static" else {}
+    return _chained({node: closing for node, closing in able.items() if not _narrow(node)})
+
+
+def _narrow(node: Node) -> bool:
+    """Whether a convolution has so few input channels that int8 kernels, which take eight at a time, are slower."""
+    depthwise = isinstance(node.op, Conv) and node.op.groups > 1 and node.input(1).shape[1] == 1
+    return isinstance(node.op, Conv | PatchEmbed) and not depthwise and node.input(1).shape[1] < AT_A_TIME
 
 
 def foreseen(graph: Graph, seen: Observed, options: QdqOptions, mode: str) -> QdqOptions:
@@ -159,11 +170,14 @@ def foreseen(graph: Graph, seen: Observed, options: QdqOptions, mode: str) -> Qd
     chosen = _chosen(trial, mode)
     others = [(node, twin) for node, twin in layers if twin not in chosen]
     light = frozenset(node.output.name for node, twin in others if hybrid_pays(twin))
-    real = {node.output.name: LONELY for node, _ in others if node.output.name not in light}
+    real = {node.output.name: _why_real(twin) for node, twin in others if node.output.name not in light}
     return replace(options, weights_only=light, keep={**options.keep, **real})
 
 
-LONELY = "its neighbours are real, and there is no fast kernel for int8 weights alone"
+def _why_real(node: Node) -> str:
+    if _narrow(node):
+        return f"int8 kernels take {AT_A_TIME} input channels at a time, it has {node.input(1).shape[1]}"
+    return "its neighbours are real, and there is no fast kernel for int8 weights alone"
 
 
 def _unpair(graph: Graph, kept: set[Node]) -> None:
@@ -272,7 +286,7 @@ def _not_static(graph: Graph, node: Node, inside: Collection[Node], decision: De
     real = graph.constant(quant.dequantise(weight.array).astype(np.float32), f"{weight.name}.real")
     graph.set_input(node, 0, _unrounded(node.input(0), inside))
     graph.set_input(node, 1, real)
-    decision.real[node.output.name] = LONELY
+    decision.real[node.output.name] = _why_real(node)
 
 
 def _unrounded(value: Value, inside: Collection[Node]) -> Value:
