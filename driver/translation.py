@@ -79,6 +79,7 @@ class Translation(Front):
         from ..lowering import Integers
 
         self.kept: dict[str, str] = {}
+        self.said: list[str] = []
         if self.choices.dtype != "int8":
             return
         observer = self.choices.options["observer"]
@@ -94,6 +95,11 @@ class Translation(Front):
             options = self.backend.integers(self.graph, seen, self.choices.options)
         made = quantise_within(self.graph, seen, options, self.looks)
         self.graph, self.kept = made.graph, made.notes.kept
+        if made.spared:
+            layers = len(made.notes.quantised) + len(made.notes.weights_only) + len(made.notes.kept)
+            self.said.append(
+                f"{len(made.spared)} of {layers} layers stay in float for accuracy; details.kept names them"
+            )
 
     def _job(self) -> Job:
         """What the back end is given."""
@@ -181,7 +187,7 @@ class Translation(Front):
             "agreement": self.agreement.json(),
             "cost": figures.work(self.graph),
             "verification": [*(each.json() for each in self.rungs_before), *self.ladder.json()],
-            "notes": [*written.notes, *self._poor()],
+            "notes": [*self.said, *written.notes, *self._poor()],
             "details": {"kept": self.kept, **written.details} if self.kept else dict(written.details),
             "versions": figures.versions(),
         }

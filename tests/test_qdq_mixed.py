@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import edgesmith
 from edgesmith.ir.graph import Graph, Type
 from edgesmith.ir.interpret import run
 from edgesmith.ir.ops.activation import Gelu, Relu
@@ -140,11 +141,27 @@ def test_only_what_loses_too_much_stays_real_and_is_named(fragile):
     quantise_operands(poor, seen, options)
     assert error(fragile, poor, data) > 0.5
     found = quantise_within(fragile, seen, options, data)
-    assert list(found.notes.kept) == ["second"] and "rounded alone it errs by" in found.notes.kept["second"]
+    assert (
+        list(found.notes.kept) == list(found.spared) == ["second"]
+        and "rounded alone it errs by" in found.notes.kept["second"]
+    )
     assert found.notes.quantised == ["first", "third"]
     assert found.cosine >= 0.99 and error(fragile, found.graph, data) < 0.1
     assert rank(fragile, seen, options, data)[0][0] == "second"
     verify(found.graph)
+
+
+def test_a_compile_says_which_layers_stay_real(n, tmp_path):
+    w = n.rng.normal(0, 1, (8, 8)).astype(np.float32)
+    w[:, 3] = 0
+    y = n.add(Gelu(), n.add(Linear(), n.input(1, 16, 8), n.constant(w), None, name="blind"))
+    graph = n.output(n.linear(y, 4, name="sound"))
+    data = np.random.default_rng(4).standard_normal((3, 16, 8)).astype(np.float32)
+    data[:, :, 3] = 1e4
+    made = edgesmith.compile(graph, "onnx", out=tmp_path / "out", dtype="int8", calibration=data, observer="minmax")
+    assert "1 of 2 layers stay in float for accuracy; details.kept names them" in made.manifest["notes"]
+    assert list(made.manifest["details"]["kept"]) == ["blind"]
+    assert made.verification[-1]["cosine"] > 0.99
 
 
 def test_where_all_are_integers_nothing_is_ranked(n, monkeypatch):
@@ -152,7 +169,7 @@ def test_where_all_are_integers_nothing_is_ranked(n, monkeypatch):
     data = feeds(graph)
     monkeypatch.setattr("edgesmith.ir.passes.quantise.mixed_precision.rank", None)
     found = quantise_within(graph, observe(graph, data), QdqOptions(), data)
-    assert found.notes.quantised == ["y"] and not found.notes.kept and found.cosine > 0.999
+    assert found.notes.quantised == ["y"] and not found.notes.kept and not found.spared and found.cosine > 0.999
 
 
 def test_a_bound_that_only_real_numbers_meet(fragile):

@@ -37,11 +37,13 @@ class Mixed:
         graph: With its pairs.
         notes: What became of the layers.
         cosine: Agreement with the float graph on the samples that were looked at.
+        spared: Names of the layers that stay real since integers there cost the outputs too much.
     """
 
     graph: Graph
     notes: Notes
     cosine: float
+    spared: tuple[str, ...] = ()
 
 
 def quantise_within(
@@ -62,7 +64,7 @@ def quantise_within(
     def attempt(keep: Mapping[str, str]) -> Mixed:
         made = graph.copy()
         notes = quantise_operands(made, seen, replace(options, keep={**options.keep, **keep}), known)
-        return Mixed(made, notes, _agreement(made, samples, wanted))
+        return Mixed(made, notes, _agreement(made, samples, wanted), tuple(keep))
 
     best = attempt({})
     if best.cosine >= least:
