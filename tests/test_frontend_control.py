@@ -175,7 +175,7 @@ def test_hostile_loops(way: str, tmp_path: Path) -> None:
 # ---- recurrent layers ----
 
 
-T, B, D, H = 5, 2, 3, 4
+T, B, D, H = 3, 2, 3, 4
 
 
 def layer(kind: str, ways: int = 1, state: bool = False, peepholes: bool = False, **attributes: Any):
