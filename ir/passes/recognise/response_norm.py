@@ -40,6 +40,8 @@ def _ratio(algebra: Algebra, nodes: dict[Node, None], monomial: Monomial) -> tup
         Miss: None is, or the divisor is no mean of the lengths.
     """
     inverse = next(atom for atom, power in monomial if power == -1.0)
+    if inverse not in algebra.values:
+        raise Miss("the lengths are divided by no value of its own")
     divisor = algebra.form(algebra.values[inverse])
     length = next(atom for atom, power in monomial if power == 0.5)
     means = [m for m in divisor if m and algebra.means.get(m[0][0], ((), ()))[1] == ((length, 0.5),)]

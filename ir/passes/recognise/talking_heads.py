@@ -52,6 +52,8 @@ def _mixed(match: Match) -> Value:
     if not tables:
         result = match.add(node.op, product, kernel, bias)
         return result
+    if bias is not None and not bias.is_constant:
+        raise Miss("the bias of the mixing is computed")
     total = np.zeros((1, 1, 1)) if bias is None else bias.array.astype(np.float64)[:, None, None]
     for table in tables:
         by_head = np.broadcast_to(table, np.broadcast_shapes(table.shape, (1, weight.shape[1], 1, 1)))
