@@ -184,6 +184,13 @@ def reduction(kind: str) -> Spelling:
     return lambda site, op: site.add(kind, site.x, site.ints(op.axes), keepdims=int(op.keepdims))
 
 
+def mean(site: Site, op: pool.Mean) -> Result:
+    """GlobalAveragePool of images, which runtimes compute in the convolutions' own layout; else ReduceMean."""
+    if op.keepdims and site.rank == 4 and {axis % 4 for axis in op.axes} == {2, 3}:
+        return site.add("GlobalAveragePool", site.x)
+    return reduction("ReduceMean")(site, op)
+
+
 def cut(site: Site, op: shape.Slice) -> Result:
     """Slice; all four lists are operands."""
     return site.add("Slice", site.x, *map(site.ints, (op.starts, op.ends, op.axes, op.steps)))
@@ -250,7 +257,7 @@ SPELLINGS: dict[type[Op], Spelling] = {
     number.Mod: remainder,
     number.Prod: reduction("ReduceProd"),
     number.ReduceMin: reduction("ReduceMin"),
-    pool.Mean: reduction("ReduceMean"),
+    pool.Mean: mean,
     pool.ReduceMax: reduction("ReduceMax"),
     pool.Sum: reduction("ReduceSum"),
     shape.Concat: lambda site, op: site.add("Concat", *site.operands(), axis=op.axis),
