@@ -180,7 +180,11 @@ def _keys_and_values(call: Call, s: _Shape, k: Value, v: Value) -> tuple[list[di
 def _queries(call: Call, s: _Shape, q: Value) -> dict[str, Any]:
     roles = call.group.roles
     if "q" not in roles:
-        return {"fill": "", "w": "", "x": call.value("q_x", q), "bits": bits(q)}
+        if not q.is_constant:
+            return {"fill": "", "w": "", "x": call.value("q_x", q), "bits": bits(q)}
+        learned = call.array("q_x", q)
+        x = learned if q.shape[0] == 1 else f"({learned} + sequence * {q.type.size // q.shape[0]})"
+        return {"fill": "", "w": "", "x": x, "bits": bits(q)}
     norm = roles.get("norm_q")
     source = norm.input(0) if norm else roles["q"].input(0)
     filled = fill(call, call.scratch("tile"), call.value("q_x", source), source, norm, "norm_q")
