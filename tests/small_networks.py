@@ -80,6 +80,15 @@ def attention_that_is_read_as_it_is(build):
 
 
 @network
+def learned_queries(build):
+    net = build.Net("float32")
+    x = net.layernorm(net.input(1, 9, 12), name="norm")
+    k, v = net.linear(x, 8, name="k"), net.linear(x, 10, name="v")
+    mixed = net.add(Attention(2, 0.5), net.normal(1, 3, 8), k, v, name="mixed")
+    return net.output(net.linear(mixed, 5, name="head"))
+
+
+@network
 def stream_with_a_later_reader(build):
     net = build.Net("float32")
     x = net.linear(net.input(1, 8, 12), 12, name="stem")
