@@ -14,6 +14,10 @@ from .op import Op
 from .tensor import Array, Quant, Type
 
 
+class ComputedError(InternalError):
+    """A value was read as a constant, but it is computed at run time."""
+
+
 class Value:
     """One tensor of the graph: an input, a constant (it has `data`), or a result (it has a `producer`).
 
@@ -46,7 +50,7 @@ class Value:
     def array(self) -> Array:
         """The data of a constant."""
         if self.data is None:
-            raise InternalError(f"value '{self.name}' was read as a constant, but it is computed at run time")
+            raise ComputedError(f"value '{self.name}' was read as a constant, but it is computed at run time")
         return self.data
 
     @property

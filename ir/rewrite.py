@@ -17,7 +17,7 @@ from typing import Any as AnyType
 
 import numpy as np
 
-from .graph import Array, Graph, Node, Value, sources_of
+from .graph import Array, ComputedError, Graph, Node, Value, sources_of
 from .op import Op
 from .ops.elementwise import Add, Maximum, Minimum, Mul
 
@@ -193,7 +193,7 @@ def _apply_at(graph: Graph, node: Node, rules: Sequence[Rule]) -> int:
             old = node.output
             try:
                 new = rule.build(match)
-            except Miss as miss:
+            except (Miss, ComputedError) as miss:
                 attempt.fail(len(match.nodes), str(miss), close=True)
                 continue
             graph.replace(old, new)

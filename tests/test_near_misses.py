@@ -185,3 +185,21 @@ def test_a_changed_block_keeps_its_numbers(name: str, way: int, change, draw: Ra
         assert same(expected, run(recognised(graph), feeds, "float64"))
         run_pipeline(graph, FLOAT)
         assert same(expected, run(graph, feeds, "float64"))
+
+
+def test_no_rule_takes_for_a_constant_what_is_fed(tmp_path: Path) -> None:
+    """Every constant of mixed heads in turn depends on the input."""
+    whole, tried = written("talking_heads", 1, tmp_path), 0
+    feeds = {value.name: np.full(value.shape, 0.3, np.float32) for value in whole.inputs}
+    for place, node in enumerate(whole.nodes):
+        for index, operand in enumerate(node.inputs):
+            if operand is None or not operand.is_constant or operand.dtype != "float32" or len(node.outputs) > 1:
+                continue
+            graph = whole.copy()
+            twin, x = graph.nodes[place], graph.inputs[0]
+            mean = graph.add(pool.Mean(tuple(range(x.type.rank))), x)
+            graph.set_input(twin, index, graph.add(elementwise.Add(), twin.input(index), mean))
+            expected = run(graph, feeds, "float64")
+            assert same(expected, run(recognised(graph), feeds, "float64"))
+            tried += 1
+    assert tried > 5
