@@ -39,6 +39,8 @@ MEMORY = 3 * 2**30
 """Bytes of address space beyond what the process has when it starts."""
 ROUND = 400
 """Models of one process."""
+REPORTED = 20
+"""Seconds of CPU time after which what was found so far is written and told."""
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,12 @@ def main() -> None:
         print(judge(options.file, lambda number: print(PHASES[number])))
         return
     print(f"seed {options.seed}, {len(seeds())} models to start from")
-    counts, findings, spent = attempt(spoilt(options.seed), options.minutes * 60)
-    print(f"{sum(counts.values())} models in {spent:.0f} s of CPU time: {dict(counts)}")
+    cases, counts, findings, spent = spoilt(options.seed), Counter[str](), list[Finding](), 0.0
+    while spent < options.minutes * 60:
+        some, found, seconds = attempt(cases, REPORTED)
+        counts, findings, spent = counts + some, findings + found, spent + seconds
+        keep(findings, options.out)
+        print(f"{sum(counts.values())} models in {spent:.0f} s of CPU time: {dict(counts)}", flush=True)
     for kind, finding in sorted(keep(findings, options.out).items()):
         number = sum(each.kind == kind for each in findings)
         print(f"{number:5} x {kind} ({len(finding.content)} bytes, {finding.text.splitlines()[0]})")
