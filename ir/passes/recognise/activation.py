@@ -28,7 +28,7 @@ from ...ops.activation import (
 from ...ops.elementwise import Add, Div, Maximum, Minimum, Mul, Pow, Sub
 from ...rewrite import Match, Miss, P, Rule, rewrite
 from ..base import Pass
-from .algebra import Algebra, Curve, Form, close, cone, polynomial, require_inner, same, variables
+from .algebra import Algebra, Curve, Form, close, cone, is_function, polynomial, require_inner, same, variables
 from .heads import factor_of
 
 ARITHMETIC = (Add, Sub, Mul, Div)
@@ -86,6 +86,8 @@ def _match_at(match: Match, wanted: Activation, scaled: bool) -> Value:
         raise Miss(f"there is no {' or '.join(op.__name__ for op in CURVES[wanted.kind])} below it")
     reason = "it is no product of a value with a curve of it"
     for x in variables(root, nodes, 2 if wanted.gate else 1):
+        if not is_function(root, x, nodes):
+            continue
         algebra = Algebra(x)
         found = _found(wanted, algebra, root)
         if found is None:

@@ -367,6 +367,20 @@ def cone(root: Value) -> dict[Node, None]:
     return found
 
 
+def is_function(root: Value, x: Value, nodes: dict[Node, None]) -> bool:
+    """Whether arithmetic makes the root of x and constants alone."""
+    waiting, seen = [root], {x}
+    while waiting:
+        value = waiting.pop()
+        if value in seen or value.is_constant:
+            continue
+        if value.producer not in nodes:
+            return False
+        seen.add(value)
+        waiting += [each for each in value.producer.inputs if each is not None]
+    return True
+
+
 def variables(root: Value, nodes: dict[Node, None], reads: int = 2) -> Iterator[Value]:
     """Values that may be the x of a root: of its shape, and read that often by the arithmetic below it."""
     seen = {root}
