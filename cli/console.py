@@ -174,6 +174,8 @@ def run(data: Data) -> None:
     """A measurement."""
     OUT.print(f"[bold]{escape(data['artifact'])}[/] on {escape(data['device'])}, {data['samples']} samples")
     OUT.print(f"  latency         {band(data)}")
+    if data["runner"] == "board":
+        OUT.print(f"  time, stack     {escape(data['latency_because'])}; {size(data['stack_bytes'])}")
     if data["instructions"] is not None:
         OUT.print(f"  instructions    {data['instructions']:,} (exact, first sample)")
         OUT.print(f"  RAM             arena {size(data['arena_bytes'])}, stack {size(data['stack_bytes'])} (measured)")
@@ -223,6 +225,8 @@ def bench(data: Data) -> None:
             low, high = side["estimate_ms"] or (None, None)
             OUT.print(f"  instructions    {side['instructions']:,} (emulated, exact)")
             OUT.print(f"  latency         {'unknown' if low is None else f'{low:,.2f} to {high:,.2f} ms (estimated)'}")
+        elif side["because"]:
+            OUT.print(f"  time            {escape(side['because'])}")
     if sides[0]["wall_ms"]:
         times(sides, data["warm_ups"])
     for name, found in data["ratios"].items():

@@ -160,6 +160,11 @@ def check(model: Path, shapes: tuple[Named, ...], values: tuple[Fixed, ...], tar
         return survey.check(model, targets, dict(shapes), dict(values), progress)
 
 
+PORT = click.option("--port", help="Serial port of the board, with --on board: /dev/ttyACM0, socket://host:port.")
+
+FLASH = click.option("--flash", is_flag=True, help="Write the firmware to the board first, with OpenOCD.")
+
+
 @commands.command()
 @click.argument("artifact", type=FILE)
 @click.option("--on", help="Runner: emulator or host for C; others have their own. Default: the artifact's.")
@@ -169,9 +174,11 @@ def check(model: Path, shapes: tuple[Named, ...], values: tuple[Fixed, ...], tar
 @click.option("--arithmetic", help="What an evaluator rounds to float16: declared (by the file), float32 (nothing), "
               "float16 (all results); with -accumulate16 sums as well.")  # fmt: skip
 @click.option("--save", type=FILE, help="Write the outputs to this .npz.")
+@PORT
+@FLASH
 @verb
 def run(artifact: Path, **options: Any) -> Data:
-    """Run an artifact in the emulator, on this computer, or in the runtime it is for."""
+    """Run an artifact in the emulator, on this computer, on a board, or in the runtime it is for."""
     with console.progress() as progress:
         return execution.run(artifact, progress=progress, **options).json()
 
@@ -182,6 +189,8 @@ def run(artifact: Path, **options: Any) -> Data:
 @click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Inferences to time.")
 @click.option("--vs", type=FILE, help="Another artifact or file, run in turns with the first.")
 @click.option("--save", type=FILE, help="Write each time as it is taken to this file, a JSON object a line.")
+@PORT
+@FLASH
 @verb
 def bench(artifact: Path, **options: Any) -> Data:
     """Time an artifact, or anybody's .tflite or .onnx file, alone or against another."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..ir.errors import EdgesmithError, MachineError, ModelError, UsageError
 from ..ir.graph import Array
+from .boards import is_board
 from .contenders import Contender, Difference, Place, compare, enter
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Side:
         cpu_ms: Time that processor cores spent in this process; on a shared computer the steadier figure.
         instructions: Of one inference, exact, where they are counted.
         estimate_ms: The band that instructions make of time, where they are counted.
-        because: Where the band comes from.
+        because: Where the band comes from, or how a device took its own time.
         layers: Time by operator.
         why_no_layers: Why there is none.
     """
@@ -126,6 +127,8 @@ def bench(
     runs: int = 50,
     vs: Artifact | Place | None = None,
     save: str | PathLike[str] | None = None,
+    port: str | None = None,
+    flash: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Bench:
     """Measure an artifact, alone or against another one.
@@ -136,6 +139,8 @@ def bench(
         runs: How many inferences of each are timed.
         vs: Another of the same, run in turns with the first on the same inputs.
         save: Write each time as it is taken to this file, a JSON object a line; it must not exist.
+        port: Of the board, with `on="board"`: a serial port, or a URL of pyserial.
+        flash: Write the firmware to the board first.
         progress: Called with the name of each stage.
 
     Returns:
@@ -147,10 +152,12 @@ def bench(
         MachineError: Something is missing on this computer, or the device is gone before the first round is complete.
     """
     say = progress or (lambda stage: None)
-    both = [enter(artifact, on)] + ([] if vs is None else [enter(vs, on, strict=False)])
+    both = [enter(artifact, on, port=port, flash=flash)] + ([] if vs is None else [enter(vs, on, strict=False)])
     if len({each.runner.kind for each in both}) > 1:
         kinds = " and ".join(f"{each.runner.kind} on the {each.runner.name}" for each in both)
         raise UsageError("figures of different kinds make no ratio", why=kinds, do="choose one runner with --on")
+    if len(both) > 1 and is_board(both[0].runner):
+        raise UsageError("a board holds one firmware at a time", do="measure one after the other, without --vs")
     if both[0].runner.kind == "emulated":
         return _counted(both, say)
     with _lines(save) as file:
@@ -234,12 +241,13 @@ def _rounds(both: Sequence[Contender], runs: int, file: IO[str] | None, say: Cal
 
 
 def _run(each: Contender, number: int) -> tuple[float, float]:
-    """Milliseconds of one inference: wall and CPU."""
+    """Milliseconds of one inference: wall and CPU; both the device's own where it tells them."""
     session, feeds = each.loaded, each.feeds[number % len(each.feeds)]
     wall, cpu = time.perf_counter(), time.process_time()
     session.run(feeds)
     used, passed = time.process_time() - cpu, time.perf_counter() - wall
-    return passed * 1e3, used * 1e3
+    own: float | None = getattr(session, "device_ms", None)
+    return (passed * 1e3, used * 1e3) if own is None else (own, own)
 
 
 def _side(each: Contender, times: Array, stopped: EdgesmithError | None, say: Callable[[str], None]) -> Side:
@@ -250,8 +258,8 @@ def _side(each: Contender, times: Array, stopped: EdgesmithError | None, say: Ca
         say(f"profile {each.path.name}")
         layers, why = each.layers(min(len(times), LAYER_RUNS))
     wall, cpu = spread(times[:, 0]), spread(times[:, 1])
-    return Side(_name(each), str(each.path), each.runner.name, each.loaded.device, each.runner.kind, len(times),
-                wall, cpu, layers=layers, why_no_layers=why)  # fmt: skip
+    return Side(_name(each), str(each.path), each.runner.name, each.loaded.device, each.kind, len(times),
+                wall, cpu, because=each.because, layers=layers, why_no_layers=why)  # fmt: skip
 
 
 def _name(each: Contender) -> str:

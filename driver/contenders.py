@@ -14,6 +14,7 @@ import numpy as np
 from ..ir.errors import EdgesmithError, InternalError, MachineError, ModelError, UsageError
 from ..ir.graph import Array
 from ..lowering import artifact as artifacts
+from . import boards
 from .execution import load_vectors, own, quantised, real, runner
 from .ladder import cosine
 
@@ -61,6 +62,16 @@ class Contender:
         if self.session is None:
             raise InternalError("something is measured before it is loaded", where=[str(self.path)])
         return self.session
+
+    @property
+    def kind(self) -> str:
+        """What its figures are worth; a board's session knows better than its runner."""
+        return str(getattr(self.session, "kind", self.runner.kind))
+
+    @property
+    def because(self) -> str:
+        """How a device took its own time; empty where this computer took it."""
+        return str(getattr(self.session, "because", ""))
 
     def close(self) -> None:
         """Give the session back; a device that is gone cannot be taken leave of."""
@@ -138,13 +149,17 @@ class Difference:
     cosine: float
 
 
-def enter(place: Artifact | Place, on: str | None = None, *, strict: bool = True) -> Contender:
+def enter(
+    place: Artifact | Place, on: str | None = None, *, strict: bool = True, port: str | None = None, flash: bool = False
+) -> Contender:
     """Find out what lies there and what runs it.
 
     Args:
         place: An artifact, its folder, or a bare file of a format that a back end writes.
         on: Name of the runner; without, the first that works here, emulators of the very device before others.
         strict: Whether it has to be this one, or only if it takes what lies there.
+        port: Of the board, where it runs on one.
+        flash: Write the firmware to the board first.
 
     Raises:
         UsageError: Nothing is there, no runner takes it, or the one named has no time to tell.
@@ -161,7 +176,7 @@ def enter(place: Artifact | Place, on: str | None = None, *, strict: bool = True
     asked = on if on and (strict or backend in runtimes.load(on).backends) else None
     if asked is None and opened is not None and backend == "c":
         asked = own(opened)
-    found = runner(asked, backend) if asked else _able(backend)
+    found = boards.reached(runner(asked, backend) if asked else _able(backend), port, flash)
     if found.kind == "evaluated":
         what, why = f"'{found.name}' has no latency to measure", "it evaluates, which tells what comes out and not when"
         raise UsageError(what, why=why, do="use `edgesmith run`, or name a device with --on")

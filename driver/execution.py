@@ -13,7 +13,7 @@ import numpy as np
 from ..ir.errors import MachineError, UsageError
 from ..ir.graph import Array, Graph, Quant
 from ..lowering import artifact as artifacts
-from . import culprits
+from . import boards, culprits
 from .agreement import PROGRAM, Agreement
 from .feeds import Input, Source, samples
 
@@ -114,6 +114,8 @@ def run(
     check: bool = False,
     arithmetic: str | None = None,
     save: str | PathLike[str] | None = None,
+    port: str | None = None,
+    flash: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Run an artifact.
@@ -129,6 +131,8 @@ def run(
             each is compared as well.
         arithmetic: What an evaluator rounds to float16, one of `runtimes.mlprogram.MODES`; "declared" by default.
         save: Write the real outputs to this `.npz`; it must not exist.
+        port: Of the board: a serial port, or a URL of pyserial.
+        flash: Write the firmware to the board first, with OpenOCD.
         progress: Called with the name of each stage.
 
     Raises:
@@ -138,23 +142,35 @@ def run(
     """
     say = progress or (lambda stage: None)
     opened = artifacts.load(Path(artifact) if isinstance(artifact, str | PathLike) else artifact.folder)
-    device = runner(on or own(opened), opened.manifest["backend"])
+    device = boards.reached(runner(on or own(opened), opened.manifest["backend"]), port, flash)
     device = culprits.narrowed(device, arithmetic) if arithmetic else device
-    if save is not None and Path(save).exists():
-        raise UsageError("the file to save to exists", where=[str(save)], do="choose another name, or remove it")
+    _require_vacant(save)
     graph = culprits.kept(opened.folder) if check else None
     feeds, wanted = _feeds(opened, inputs, runs, graph)
     if check:
         _require_reference(opened, wanted)
-    say(f"run on the {device.name}: 1 of {len(feeds)}")
-    measurement = device.run(opened.folder, feeds[0])
-    raw = [measurement.raw, *_rest(opened, device, feeds, say)]
-    outcome = _outcome(opened, measurement, raw)
+    outcome, raw = _ran(opened, device, feeds, say)
     if check:
         outcome = _checked(outcome, device, feeds, raw, wanted, graph, say)
     if save is not None:
         np.savez(save, allow_pickle=False, **outcome.outputs)
     return outcome
+
+
+def _require_vacant(save: str | PathLike[str] | None) -> None:
+    """Refuse to write over a file."""
+    if save is not None and Path(save).exists():
+        raise UsageError("the file to save to exists", where=[str(save)], do="choose another name, or remove it")
+
+
+def _ran(
+    artifact: Artifact, device: Runner, feeds: Sequence[Feeds], say: Callable[[str], None]
+) -> tuple[Outcome, list[Feeds]]:
+    """Cost of the first sample, and what every sample gives: real values, and those stored."""
+    say(f"run on the {device.name}: 1 of {len(feeds)}")
+    measurement = device.run(artifact.folder, feeds[0])
+    raw = [measurement.raw, *_rest(artifact, device, feeds, say)]
+    return _outcome(artifact, measurement, raw), raw
 
 
 def _checked(

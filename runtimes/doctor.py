@@ -47,6 +47,7 @@ PACKAGES = (
 
 # (command, arguments that print a version, Debian package, what for)
 COMMANDS = (
+    ("openocd", ("--version",), "openocd", "writing firmware to boards (or pip install openocd-esp32)"),
     ("arm-none-eabi-gcc", ("--version",), "gcc-arm-none-eabi", "a second compiler for Cortex-M"),
     ("qemu-system-arm", ("--version",), "qemu-system-arm", "emulating a Cortex-M55, and a second opinion on others"),
 )

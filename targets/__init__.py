@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Core", "Latency", "Region", "Reserve", "Target", "TargetError", "get", "names"]
+__all__ = ["Board", "Core", "Latency", "Region", "Reserve", "Target", "TargetError", "get", "names"]
 
 KINDS = ("ram", "code_ram", "flash", "external_flash")
 FOLDER = Path(__file__).parent
@@ -74,6 +74,33 @@ class Reserve:
 
 
 @dataclass(frozen=True)
+class Board:
+    """How firmware talks to a computer from a board with the device, and how it gets there.
+
+    Attributes:
+        title: The board and the pins of its serial line, for people.
+        uart: The driver, `runtimes/firmware/uart_<name>.c`.
+        base: Address of the serial port.
+        clock_hz: The core's clock after a reset, which the firmware leaves alone.
+        uart_hz: What feeds the serial port then; the core's clock if 0.
+        baud: Bits per second.
+        setup: Registers to change before the port is opened, as (address, bits to clear, bits to set): clocks and pins.
+        openocd: Scripts of OpenOCD for the probe and the part.
+        emulated: Whether it is no board but an emulator's: figures from it are never called measured.
+    """
+
+    title: str
+    uart: str
+    base: int
+    clock_hz: int
+    uart_hz: int = 0
+    baud: int = 115_200
+    setup: tuple[tuple[int, int, int], ...] = ()
+    openocd: tuple[str, ...] = ()
+    emulated: bool = False
+
+
+@dataclass(frozen=True)
 class Target:
     """A device that models are compiled for. A target without regions (the host) has no budgets: they are None.
 
@@ -89,6 +116,7 @@ class Target:
     reserve: Reserve = Reserve()
     latency: Latency | None = None
     format: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    board: Board | None = None
 
     def region(self, name: str) -> Region:
         """The region of that name; raises `TargetError` for an unknown one."""
@@ -163,7 +191,7 @@ def _read(path: Path) -> Target:
 
 def _target(name: str, table: Mapping[str, Any]) -> Target:
     """Build and check one target from its parsed file."""
-    known = {"title", "backend", "clock_hz", "core", "region", "reserve", "latency", "format"}
+    known = {"title", "backend", "clock_hz", "core", "region", "reserve", "latency", "format", "board"}
     if unknown := sorted(set(table) - known):
         raise TargetError(f"{name}.toml: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     try:
@@ -174,12 +202,18 @@ def _target(name: str, table: Mapping[str, Any]) -> Target:
         target = Target(
             name, table["title"], table["backend"], table.get("clock_hz", 0), Core(**core), regions,
             Reserve(**table.get("reserve", {})), Latency(**table["latency"]) if "latency" in table else None,
-            dict(table.get("format", {})),
+            dict(table.get("format", {})), _board(table["board"]) if "board" in table else None,
         )  # fmt: skip
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise TargetError(f"{name}.toml: {error}") from error
     _check(target)
     return target
+
+
+def _board(table: Mapping[str, Any]) -> Board:
+    """The board, with its lists as tuples."""
+    setup = tuple((address, clear, bits) for address, clear, bits in table.get("setup", ()))
+    return Board(**{**table, "setup": setup, "openocd": tuple(table.get("openocd", ()))})
 
 
 def _check(target: Target) -> None:

@@ -54,6 +54,7 @@ HOMES = {
     "networkx": ("ir/",),
     "ortools": ("ir/",),
     "scipy": ("ir/",),
+    "serial": ("runtimes/board.py",),
 }
 """Third-party packages beside numpy, and the only places that may import them."""
 
