@@ -11,7 +11,7 @@ void bench_add8(int8_t *x, int8_t *y);
 void bench_add16(int8_t *a, int16_t *x);
 void bench_layernorm8(int8_t *x, int16_t *tile);
 void bench_layernorm16(int16_t *x, int16_t *tile);
-void bench_depthwise(int8_t *x, int8_t *w, int32_t *bias, int32_t *mult, int8_t *out);
+void bench_depthwise(int8_t *x, int8_t *w, int32_t *bias, int32_t *mult, int16_t *planes, int8_t *out);
 
 /* 197 x 192 -> 576, int8 rows in and out, tiles of 12 rows filled on the way. */
 void bench_matmul(int8_t *x, int8_t *w, int32_t *bias, int32_t *mult, int16_t *tile, int8_t *out)
@@ -64,9 +64,9 @@ void bench_layernorm16(int16_t *x, int16_t *tile)
     es_norm_tile(x, 16, 12, 192, 192, 1, 0, 37, tile);
 }
 
-void bench_depthwise(int8_t *x, int8_t *w, int32_t *bias, int32_t *mult, int8_t *out)
+void bench_depthwise(int8_t *x, int8_t *w, int32_t *bias, int32_t *mult, int16_t *planes, int8_t *out)
 {
     static const es_window g = {14, 14, 64, 3, 3, 1, 1, 1, 1, 1, 1, 14, 14, 5};
     es_to_rows to = {out, 8, 64, {mult, 0, 0, -128, 127, NULL, NULL, NULL}};
-    es_depthwise(x, 8, &g, w, bias, &to);
+    es_depthwise(x, 8, &g, w, bias, planes, 14, &to);
 }

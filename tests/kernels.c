@@ -145,12 +145,12 @@ void t_conv(
 }
 
 void t_depthwise(
-    const void *x, int bits_x, const int32_t *window, const int8_t *w, const int32_t *bias, const int32_t *mult,
-    int pre, int zero, int low, int high, void *out, int bits)
+    const void *x, int bits_x, const int32_t *window, const int8_t *w, const int32_t *bias, int16_t *planes, int rows,
+    const int32_t *mult, int pre, int zero, int low, int high, void *out, int bits)
 {
     es_window g = window_of(window);
     es_to_rows to = {out, bits, g.channels, {mult, pre, zero, low, high, NULL, NULL, NULL}};
-    es_depthwise(x, bits_x, &g, w, bias, &to);
+    es_depthwise(x, bits_x, &g, w, bias, planes, rows, &to);
 }
 
 void t_maxpool(const void *x, int bits, const int32_t *window, void *out)

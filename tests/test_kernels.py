@@ -317,20 +317,6 @@ def test_conv(call: Call, geometry: Any, groups: int, bits_x: int) -> None:
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("bits_x", [8, 16])
-def test_depthwise(call: Call, geometry: Any, bits_x: int) -> None:
-    shape, kernel, strides, pads, dilations = geometry
-    noise = np.random.default_rng(9)
-    x, w = values(noise, bits_x, *shape), int8(noise, *kernel, shape[2])
-    bias = noise.integers(-(10**4), 10**4, shape[2]).astype(np.int32)
-    mult = noise.integers(10**6, 10**8, shape[2]).astype(np.int32)
-    g, pixels = window(geometry, -6)
-    out = room(pixels * shape[2], np.int16)
-    call("t_depthwise", x, bits_x, g, w, bias, mult, 0, 4, -9000, 32767, out, 16)
-    same(out, integer_ops.qdepthwise(x, w, bias, mult, 0, 4, 16, strides, pads, -6, dilations, -9000))
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("bits", [8, 16])
 def test_pools(call: Call, geometry: Any, bits: int) -> None:
     shape, kernel, strides, pads, dilations = geometry

@@ -26,6 +26,7 @@ from .scratch import (
     line_bytes,
     pack,
     packed_bytes,
+    planes_bytes,
     tile_need,
     touched,
     values_bytes,
@@ -33,6 +34,12 @@ from .scratch import (
 
 LADDER = (3, 6, 12, 24, 48)
 """Row tiles worth having: beyond 48 rows, reading the weights costs 2 % of the multiply-accumulates at most."""
+
+BANDS = (2, 4, 7, 14, 28)
+"""Rows of output worth making from one set of planes: the rows that two bands share are filled twice."""
+
+ROW_TAPS = 15
+"""ES_ROW_TAPS: taps in a row of a depthwise kernel, at most, that planes are made for."""
 
 NORM_WORK, COPY_WORK = 12, 2
 """Multiply-accumulates that take as long as one more element of a norm (two passes over it), or of a plain row copied
@@ -50,11 +57,12 @@ class Schedule:
     """One way to run a group.
 
     Attributes:
-        name: "pixels", "image", "all_heads", "head_by_head", "rows", "windows" or "whole".
-        rows: Rows in a tile (a multiple of 3); 0 where there is no tile. Attention has it for keys and values; its
-            query tiles are no larger than its queries, rounded up to 3.
+        name: "pixels", "image", "all_heads", "head_by_head", "rows", "windows", "planes" or "whole".
+        rows: Rows in a tile (a multiple of 3), or rows of output made from one set of planes; 0 where there is neither.
+            Attention has it for keys and values; its query tiles are no larger than its queries, rounded up to 3.
         heads: Heads whose keys and values are held at a time (attention only, else 0).
-        scratch: The pieces, with offsets from the scratch's own start. "tile" (embed, conv) or "tile0", "tile1" ...
+        scratch: The pieces, with offsets from the scratch's own start. "tile" (embed, conv), "planes" (four channels of
+            a depthwise convolution's input, with their border, and the taps of one) or "tile0", "tile1" ...
             (one before each linear layer of a chain); "line" (pixels of a patch line); "row" (int16 row of a norm
             with a scale per channel); "packed" (right side of a matrix product); for attention "tile" (tokens),
             "queries" (tile of one head), "keys", "values" (packed, `heads` of them), "attention" (the kernel's own),
@@ -271,12 +279,33 @@ def _conv(group: Group) -> Iterable[Schedule]:
     weight, pixels = node.input(1), row_count(node.output)
     assert isinstance(node.op, QConv)
     if node.op.groups == weight.shape[0] and weight.shape[3] == 1:
-        yield Schedule("whole", weight_bytes=weight.type.nbytes)
+        yield from _depthwise(group, node, node.op)
         return
     for tile in tiles(pixels):
         count = passes(pixels, tile)
         piece = pack([tile_need("tile", tile, pixels, prod(weight.shape[1:]), 0, 0)])
         yield Schedule("windows", tile, scratch=piece, weight_passes=count, weight_bytes=count * weight.type.nbytes)
+
+
+def _depthwise(group: Group, node: Node, op: QConv) -> Iterable[Schedule]:
+    """Bands of output rows, from planes of four channels; in place where one band is all rows of the same image."""
+    x, weight = node.input(0), node.input(1)
+    _, height, width, channels = node.output.shape
+    kernel = (weight.shape[1], weight.shape[2])
+    fits = x.dtype == "int8" and channels % 4 == 0 and kernel[1] <= ROW_TAPS and tuple(op.dilations) == (1, 1)
+    if not fits:
+        yield Schedule("whole", weight_bytes=weight.type.nbytes)
+        return
+    alike = (x.shape, x.dtype) == (group.output.shape, group.output.dtype) and op.strides == (1, 1)
+    for rows in sorted({min(height, band) for band in BANDS}):
+        bands = passes(height, rows)
+        filled = height * op.strides[0] + bands * (kernel[0] - op.strides[0])
+        yield Schedule(
+            "planes", rows, scratch=pack([Need("planes", planes_bytes(rows, kernel, op.strides, width), 0, 0)]),
+            overwrites=_overwrites(group.output, [x]) if alike and bands == 1 else (),
+            extra_macs=COPY_WORK * channels * x.shape[2] * max(0, filled - x.shape[1]),
+            weight_passes=bands, weight_bytes=bands * weight.type.nbytes,
+        )
 
 
 def _single(group: Group) -> Iterable[Schedule]:

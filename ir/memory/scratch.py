@@ -29,6 +29,16 @@ def line_bytes(patch_width: int, channels: int) -> int:
     return patch_width * channels
 
 
+def planes_bytes(rows: int, kernel: tuple[int, int], strides: tuple[int, int], width: int) -> int:
+    """Planes (int16) of four channels with what `rows` rows of a depthwise output see, and the taps of one channel.
+
+    A row of output, `width` pixels, is made in equal blocks of at most 7; a row of a plane holds what all of them read.
+    """
+    block = -(-width // -(-width // 7))
+    pitch = (-(-width // block) * block - 1) * strides[1] + kernel[1] + 1 & ~1
+    return 2 * (4 * ((rows - 1) * strides[0] + kernel[0]) * pitch + kernel[0] * (kernel[1] + 1 & ~1))
+
+
 def keys_bytes(keys: int, depth: int, heads: int) -> int:
     """Packed keys of several heads: P(keys, depth) each."""
     return heads * packed_bytes(keys, depth)
@@ -127,6 +137,7 @@ __all__ = [
     "line_bytes",
     "pack",
     "packed_bytes",
+    "planes_bytes",
     "tile_bytes",
     "tile_need",
     "touched",

@@ -4,6 +4,7 @@
 
 #include "attention.h"
 #include "conv.h"
+#include "depthwise.h"
 #include "elementwise.h"
 #include "float.h"
 #include "float_image.h"

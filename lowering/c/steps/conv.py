@@ -1,4 +1,4 @@
-"""Convolutions that see more than one pixel: windows through the dot-product core, depthwise kernels directly."""
+"""Convolutions that see more than one pixel: windows through the dot-product core, depthwise ones by planes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BODY = """\
     const es_window g = {{ window }};
     const es_to_rows to = {out, {{ bits_out }}, {{ n }}, {{ scale }} };
 {% if depthwise %}
-    es_depthwise(x, {{ bits_in }}, &g, {{ w }}, {{ b }}, &to);
+    es_depthwise(x, {{ bits_in }}, &g, {{ w }}, {{ b }}, {{ planes }}, {{ tile }}, &to);
 {% else %}
     es_conv(x, {{ bits_in }}, &g, {{ groups }}, {{ w }}, {{ b }}, {{ n }}, tile, {{ tile }}, &to);
 {% endif %}
@@ -28,9 +28,11 @@ def emit(call: Call) -> None:
     assert isinstance(op, QConv)
     call.value("x", x)
     call.value("out", call.group.output)
-    depthwise = not call.schedule.rows
+    depthwise, planes = call.schedule.name != "windows", "NULL"
     w: object
     if depthwise:
+        if call.schedule.rows:
+            planes = call.scratch("planes")
         w = call.array("w", np.ascontiguousarray(weight.array[..., 0].transpose(1, 2, 0)), weight.name)
     else:
         call.scratch("tile")
@@ -38,5 +40,5 @@ def emit(call: Call) -> None:
     call.body = render(
         BODY, window=window(call, node), bits_in=bits(x), bits_out=bits(call.group.output), n=weight.shape[0], w=w,
         b=call.pairs("b", node.input(2)), scale=scale(call, "conv", node, call.group.roles.get("table")),
-        groups=op.groups, tile=call.schedule.rows, depthwise=depthwise,
+        groups=op.groups, tile=call.schedule.rows, depthwise=depthwise, planes=planes,
     )  # fmt: skip
