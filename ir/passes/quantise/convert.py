@@ -15,13 +15,13 @@ from ...ops import activation, attention, conv, elementwise, linear, norm
 from .calibrate import Calibration, Progress, Samples, calibrate
 from .channels_last import Layout
 from .choose_scales import ScaleChooser
+from .fit_codes import CODES
 from .integer_lowering import Lowering
 from .legalise_integer import scalar_function
 from .lower_elements import lower_affine, lower_product, lower_sum, lower_unary
 from .lower_products import lower_conv, lower_linear, lower_matmul, lower_patch_embed
 from .lower_rows import lower_attention, lower_group_norm, lower_norm, lower_softmax
 from .lower_space import MOVING
-from .fit_codes import CODES
 from .observers import OBSERVERS
 
 Lower = Callable[[Lowering, Node], None]
