@@ -56,6 +56,11 @@ ES_INLINE void es_tile_window(
             int col = ox * g->stride_w - g->pad_left + kx * g->dilation_w;
             int inside = y >= 0 && y < g->height && col >= 0 && col < g->width;
             int at = (y * g->width + col) * g->channels + first;
+            if (depth % 4 == 0 && inside) {
+                es_tile_fill_row(to + 3 * k, 12, es_at(x, bits, at), bits, depth);
+                k += depth;
+                continue;
+            }
             for (int c = 0; c < depth; c++, k++)
                 to[(k >> 2) * 12 + (k & 3)] = (int16_t)(inside ? es_get(x, bits, at + c) : g->zero);
         }
