@@ -120,7 +120,9 @@ class _Builder:
 
     def _operand(self, name: str) -> Value:
         if name not in self.values:
-            array = self.model.weights[name]
+            array = self.model.weights.get(name)
+            if array is None:
+                raise ModelError(f"no operator computes '{name}', which is read", where=[name], do="export it again")
             if id(array) not in self.constants:
                 single = array.astype(np.float32) if array.dtype == np.float64 else array
                 self.constants[id(array)] = self.graph.constant(single, name)

@@ -82,6 +82,14 @@ def bodies(node: NodeProto) -> Iterator[GraphProto]:
             yield attribute.g
 
 
+def all_nodes(graph: GraphProto) -> Iterator[tuple[NodeProto, str]]:
+    """Nodes with their names, those of branches and loops included."""
+    for index, node in enumerate(graph.node):
+        yield node, label(node, index)
+        for body in bodies(node):
+            yield from all_nodes(body)
+
+
 def own_names(body: GraphProto) -> set[str]:
     """Names of the tensors that a body declares or makes itself."""
     declared = {each.name for each in (*body.input, *body.initializer)}

@@ -15,7 +15,7 @@ from onnx.inliner import inline_local_functions
 
 from ..ir.errors import ModelError
 from ..ir.graph import Array
-from .model import Model, bodies, declare, label, reads
+from .model import Model, all_nodes, declare, label, reads
 from .tensors import decode
 
 OLDEST_OPSET = 6
@@ -201,7 +201,7 @@ def _keep(graph: GraphProto, field: str, kept: Iterable[object]) -> None:
 
 def _check(model: Model, path: Path) -> None:
     """Let ONNX judge the structure: names, order, attributes, operand counts."""
-    for node, name in _all_nodes(model.graph):
+    for node, name in all_nodes(model.graph):
         _check_node(node, name)
     for each in model.graph.input:
         if not each.type.tensor_type.HasField("shape"):
@@ -246,14 +246,6 @@ def _check_outputs(model: Model) -> None:
     lost = [name for name in counts if name not in known]
     if lost:
         raise ModelError(f"nothing computes the output '{lost[0]}'", where=lost, do="export it again")
-
-
-def _all_nodes(graph: GraphProto) -> Iterator[tuple[NodeProto, str]]:
-    """Nodes with their names, those of branches and loops included."""
-    for index, node in enumerate(graph.node):
-        yield node, label(node, index)
-        for body in bodies(node):
-            yield from _all_nodes(body)
 
 
 def _check_node(node: NodeProto, name: str) -> None:

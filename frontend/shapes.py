@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import onnx
-from onnx import ValueInfoProto
+from onnx import ModelProto, ValueInfoProto, helper
 
 from ..ir.errors import ModelError, UsageError
 from ..ir.graph import Type
 from .call import LARGEST
-from .model import Model, dtype_of
+from .model import Model, all_nodes, dtype_of
 
 Dimension = int | str
 """A size, or the symbol the file has in its place ("?" for none)."""
@@ -60,7 +60,7 @@ def bind(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
 def infer(model: Model) -> dict[str, Type]:
     """The type of every tensor whose shape ONNX can tell, constants' values taken into account."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(model.skeleton(), check_type=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(_sketch(model), check_type=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError) as error:
         raise ModelError(
             "operands do not fit their operators", why=str(error).strip(), do="export the model again"
@@ -71,6 +71,21 @@ def infer(model: Model) -> dict[str, Type]:
         if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
             types[each.name] = Type(dtype_of(tensor.elem_type), tuple(d.dim_value for d in tensor.shape.dim))
     return types
+
+
+def _sketch(model: Model) -> ModelProto:
+    """The model as ONNX's inference takes it: EyeLike of what has no known type would end the process.
+
+    Casts have the same types.
+    """
+    sketch = model.skeleton()
+    for node, _ in all_nodes(sketch.graph):
+        if node.op_type == "EyeLike":
+            dtypes = [attribute.i for attribute in node.attribute if attribute.name == "dtype"]
+            node.op_type = "Cast" if dtypes else "Identity"
+            node.ClearField("attribute")
+            node.attribute.extend(helper.make_attribute("to", dtype) for dtype in dtypes)
+    return sketch
 
 
 def declared(each: ValueInfoProto) -> tuple[Dimension, ...]:

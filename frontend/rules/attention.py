@@ -73,7 +73,7 @@ class Mask:
     def by_position(self) -> Value | None:
         """Truth values [N, M], or per sequence where lengths differ: those of causal and windowed attention."""
         call, (n, m) = self.call, self.size
-        causal = bool(call.attr("is_causal", 0))
+        causal = call.attr("is_causal", 0) == 1
         left, right = call.attr("left_window_size", -1), call.attr("right_window_size", -1)
         if not causal and left < 0 and right < 0:
             return None

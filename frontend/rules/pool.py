@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 
 import numpy as np
@@ -117,9 +118,12 @@ def lp_pool(call: Call) -> Result:
 @rule("LRN")
 def local_response(call: Call) -> Result:
     """x / (bias + alpha * mean of squares over neighbouring channels) ** beta."""
-    x, size = call.x, call.attr("size")
+    x, size, alpha, bias = call.x, call.attr("size"), call.attr("alpha", 1e-4), call.attr("bias", 1.0)
+    call.demand(math.isfinite(bias), f"a bias of {bias}")
+    reach = min(size, 2 * x.shape[1] + 1)  # enough for all channels: those beyond them count as 0
+    alpha *= reach / size if size else 1.0
     rows = call.reshape(mul(call, x, x), (x.shape[0], 1, x.shape[1], -(-x.type.size // (x.shape[0] * x.shape[1]))))
-    less_, more = (size - 1) // 2, size - 1 - (size - 1) // 2
-    mean = call.add(AveragePool((size, 1), (1, 1), (less_, 0, more, 0), False, True), rows)
-    base = add(call, mul(call, call.reshape(mean, x.shape), call.attr("alpha", 1e-4)), call.attr("bias", 1.0))
+    less_, more = (reach - 1) // 2, reach - 1 - (reach - 1) // 2
+    mean = call.add(AveragePool((reach, 1), (1, 1), (less_, 0, more, 0), False, True), rows)
+    base = add(call, mul(call, call.reshape(mean, x.shape), alpha), bias)
     return div(call, x, power(call, base, call.attr("beta", 0.75)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -44,8 +45,9 @@ class Direction:
 
     def apply(self, index: int, x: Value) -> Value:
         """One of the functions, of what the layer clips first."""
-        limit = self.call.attr("clip", 0.0)
-        x = self.call.add(ops.Clip(-limit, limit), x) if limit else x
+        limit = self.call.attr("clip", math.inf)
+        self.call.demand(limit > 0, f"a clip of {limit}")
+        x = self.call.add(ops.Clip(-limit, limit), x) if limit < math.inf else x
         result: Value = self.call.add(self.functions[index], x)
         return result
 

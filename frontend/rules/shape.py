@@ -80,6 +80,7 @@ def split(call: Call) -> Result:
     if sizes is None:
         each = -(-x.shape[axis] // pieces)
         sizes = (each,) * (pieces - 1) + (x.shape[axis] - each * (pieces - 1),)
+    call.demand(len(sizes) == pieces, f"{len(sizes)} sizes for {pieces} outputs")
     result: Value | tuple[Value, ...] = call.add(ops.Split(axis, tuple(sizes)), x)
     return result
 
