@@ -72,10 +72,11 @@ class Algebra:
         return self._forms[value]
 
     def _form(self, value: Value, depth: int) -> Form:
-        if value.data is not None and value.type.size <= LARGEST_TABLE and np.issubdtype(value.data.dtype, np.floating):
+        real = value.type.numpy.kind == "f"  # quotients of integers are truncated, their sums may overflow
+        if real and value.data is not None and value.type.size <= LARGEST_TABLE:
             return {(): value.data.astype(np.float64).reshape(() if value.type.size == 1 else value.shape)}
         node = value.producer
-        known = node is not None and depth <= DEEPEST and (depth == 0 or is_inner(value))
+        known = real and node is not None and depth <= DEEPEST and (depth == 0 or is_inner(value))
         read = READERS.get(type(node.op)) if known and node is not None else None
         result = None if read is None or node is None else read(self, node, depth + 1)
         if result is None or len(result) > LARGEST_FORM:
@@ -128,9 +129,7 @@ class Algebra:
             if bool(np.all(coefficient > 0)) and (whole or odd):
                 return {tuple((atom, p * exponent) for atom, p in monomial): coefficient**exponent}
         logistic = self._logistic(base, form) if exponent == -1.0 else None
-        if logistic is not None:
-            return logistic
-        return powers(self.atom(base, base), exponent)
+        return logistic or powers(self.atom(base, base), exponent)
 
     def _logistic(self, base: Value, form: Form) -> Form | None:
         """1 / (1 + exp(-u))."""
@@ -224,8 +223,9 @@ def _div(algebra: Algebra, node: Node, depth: int) -> Form | None:
     divisor = node.input(1)
     if divisor.data is not None and not divisor.data.all():
         return None
-    if divisor.data is not None:
-        return times(algebra.form(node.input(0), depth), {(): 1 / algebra.form(divisor)[()]})
+    form = algebra.form(divisor, depth)
+    if divisor.data is not None and form.keys() == {()}:
+        return times(algebra.form(node.input(0), depth), {(): 1 / form[()]})
     return times(algebra.form(node.input(0), depth), algebra.power(divisor, -1.0, depth))
 
 
@@ -278,14 +278,6 @@ def _tanh(algebra: Algebra, node: Node, depth: int) -> Form:
     return plus(times(algebra.curve(node, "logistic", argument), number(2)), number(-1))
 
 
-def _sigmoid(algebra: Algebra, node: Node, depth: int) -> Form:
-    return algebra.curve(node, "logistic", algebra.form(node.input(0), depth))
-
-
-def _exp(algebra: Algebra, node: Node, depth: int) -> Form:
-    return algebra.curve(node, "exp", algebra.form(node.input(0), depth))
-
-
 def _hard_sigmoid(algebra: Algebra, node: Node, depth: int) -> Form:
     op = node.op
     assert isinstance(op, HardSigmoid)
@@ -333,14 +325,14 @@ READERS: dict[type, Reader] = {
     **dict.fromkeys((Mean, Sum), _kept_mean),
     Div: _div,
     Erf: _erf,
-    Exp: _exp,
+    Exp: lambda algebra, node, depth: algebra.curve(node, "exp", algebra.form(node.input(0), depth)),
     HardSigmoid: _hard_sigmoid,
     Mul: _mul,
     Neg: _neg,
     Pow: _pow,
     Reciprocal: lambda algebra, node, depth: algebra.power(node.input(0), -1.0, depth),
     Reshape: _unsqueezed_mean,
-    Sigmoid: _sigmoid,
+    Sigmoid: lambda algebra, node, depth: algebra.curve(node, "logistic", algebra.form(node.input(0), depth)),
     Sqrt: lambda algebra, node, depth: algebra.power(node.input(0), 0.5, depth),
     Tanh: _tanh,
 }
