@@ -21,10 +21,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgesmith.frontend import imported, recognised
-from edgesmith.ir.errors import EdgesmithError
-from edgesmith.ir.graph import Graph, Node, Value
+from edgesmith.ir.errors import EdgesmithError, ShapeError
+from edgesmith.ir.graph import Graph, Node, Type, Value
 from edgesmith.ir.interpret import run
-from edgesmith.ir.ops import activation, elementwise, pool
+from edgesmith.ir.ops import activation, conv, elementwise, pool
 from edgesmith.ir.passes.pipelines import FLOAT, run_pipeline
 
 HERE = Path(__file__).parent
@@ -203,3 +203,10 @@ def test_no_rule_takes_for_a_constant_what_is_fed(tmp_path: Path) -> None:
             assert same(expected, run(recognised(graph), feeds, "float64"))
             tried += 1
     assert tried > 5
+
+
+@pytest.mark.parametrize("change", [{"strides": (0, 1)}, {"dilations": (1, 0)}, {"pads": (0, -1, 0, 0)}], ids=str)
+def test_a_convolution_that_cannot_be_computed_is_no_block(change: dict[str, tuple[int, ...]]) -> None:
+    op, arrays = next(conv.Conv.examples())
+    with pytest.raises(ShapeError, match="no window"):
+        replace(op, **change).infer(*(Type(array.dtype.name, array.shape) for array in arrays))

@@ -51,6 +51,8 @@ class Conv(Op):
         require(fits, f"{x.shape[1]} channels do not fit weight {w.shape} in {self.groups} groups")
         require(w.shape[0] % self.groups == 0, f"{w.shape[0]} outputs do not divide into {self.groups} groups")
         require(b is None or b.shape == w.shape[:1], f"bias must be ({w.shape[0]},)")
+        sound = min(self.strides) > 0 and min(self.dilations) > 0 and min(self.pads) >= 0 and min(w.shape[2:]) > 0
+        require(sound, f"no window: kernel {w.shape[2:]}, {self}")
         h, width = (
             out_size(x.shape[2 + i], w.shape[2 + i], self.strides[i], self.pads[i], self.pads[2 + i], self.dilations[i])
             for i in (0, 1)
