@@ -14,6 +14,12 @@
 #define ES_DSP 0
 #endif
 
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1) && !defined(ES_PORTABLE)
+#define ES_HELIUM 1
+#else
+#define ES_HELIUM 0
+#endif
+
 /* Where it does not, a product of weights and activations is a function of a hundred instructions. */
 #if defined(__riscv) && !defined(__riscv_mul)
 #define ES_MULTIPLIES 0

@@ -9,9 +9,87 @@
 
 #include "codes.h"
 
+/* On small cores one step's five operands and six sums just fit: left alone, compilers load a quad ahead and spill.
+ * The fence holds them to the order written, and costs nothing. A computer vectorises better without. */
+#if defined(__x86_64__) || defined(__aarch64__)
+#define ES_FENCE(s)
+#define ES_ONCE static inline
+#else
+#define ES_FENCE(s) \
+    __asm__ volatile("" \
+        : "+r"((s)[0]), "+r"((s)[1]), "+r"((s)[2]), "+r"((s)[3]), "+r"((s)[4]), "+r"((s)[5]) : : "memory")
+#define ES_ONCE static __attribute__((noinline, unused))
+#endif
+
+/* Byte `at` of each weight quad goes with value k of each row. Sums are unsigned: padding rows hold anything, and may
+ * wrap without meaning. */
+ES_INLINE void es_dot_step(const int8_t *w, const int16_t *x, int at, int k, uint32_t *sum)
+{
+    int32_t w0 = w[at], w1 = w[4 + at];
+    for (int r = 0; r < 3; r++) {
+        int32_t value = x[4 * r + k];
+        sum[r] += (uint32_t)(w0 * value);
+        sum[3 + r] += (uint32_t)(w1 * value);
+    }
+    ES_FENCE(sum);
+}
+
+ES_INLINE void es_dot_quad(const int8_t *w, const int16_t *x, uint32_t *sum)
+{
+    es_dot_step(w, x, 0, 0, sum);
+    es_dot_step(w, x, 1, 2, sum);
+    es_dot_step(w, x, 2, 1, sum);
+    es_dot_step(w, x, 3, 3, sum);
+}
+
 /* acc[3 n + r] = bias[n] + sum over k of w_n[k] * x_r[k], 4 * quads values of k, n < 2, r < 3.
  * w, x, bias and acc lie on word boundaries; quads >= 1. */
-#if ES_DSP
+#if ES_HELIUM
+
+#include <arm_mve.h>
+
+/* Half of four quads of a row, which begin at four addresses: two values of each quad, as one word. */
+#define ES_HALVES(quads, bytes) vreinterpretq_s16_u32(vldrwq_gather_base_u32(quads, bytes))
+
+/* Four quads a round: a vector of words for each of two outputs, of two halves for each of three rows. Halves of a quad
+ * lie in the even and the odd bytes of its word, which is what widening takes apart. */
+static __attribute__((noinline, unused)) void es_dot(
+    const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
+{
+    uint32x4_t at = vaddq_n_u32(vmulq_n_u32(vidupq_n_u32(0, 1), 24), (uint32_t)(uintptr_t)x);
+    int32_t a0 = bias[0], a1 = a0, a2 = a0, b0 = bias[1], b1 = b0, b2 = b0;
+    for (; quads >= 4; quads -= 4, w += 32, x += 48) {
+        uint32x4x2_t two = vld2q_u32((const uint32_t *)(const void *)w);
+        int8x16_t a = vreinterpretq_s8_u32(two.val[0]), b = vreinterpretq_s8_u32(two.val[1]);
+        int16x8_t a_even = vmovlbq_s8(a), b_even = vmovlbq_s8(b), a_odd = vmovltq_s8(a), b_odd = vmovltq_s8(b);
+        int16x8_t row = ES_HALVES(at, 0);
+        a0 = vmladavaq_s16(a0, a_even, row);
+        b0 = vmladavaq_s16(b0, b_even, row);
+        row = ES_HALVES(at, 8);
+        a1 = vmladavaq_s16(a1, a_even, row);
+        b1 = vmladavaq_s16(b1, b_even, row);
+        row = ES_HALVES(at, 16);
+        a2 = vmladavaq_s16(a2, a_even, row);
+        b2 = vmladavaq_s16(b2, b_even, row);
+        row = ES_HALVES(at, 4);
+        a0 = vmladavaq_s16(a0, a_odd, row);
+        b0 = vmladavaq_s16(b0, b_odd, row);
+        row = ES_HALVES(at, 12);
+        a1 = vmladavaq_s16(a1, a_odd, row);
+        b1 = vmladavaq_s16(b1, b_odd, row);
+        row = ES_HALVES(at, 20);
+        a2 = vmladavaq_s16(a2, a_odd, row);
+        b2 = vmladavaq_s16(b2, b_odd, row);
+        at = vaddq_n_u32(at, 96);
+    }
+    uint32_t sum[6] = {(uint32_t)a0, (uint32_t)a1, (uint32_t)a2, (uint32_t)b0, (uint32_t)b1, (uint32_t)b2};
+    for (; quads; quads--, w += 8, x += 12)
+        es_dot_quad(w, x, sum);
+    for (int i = 0; i < 6; i++)
+        acc[i] = (int32_t)sum[i];
+}
+
+#elif ES_DSP
 
 #define ES_UNUSED __attribute__((unused))
 
@@ -73,18 +151,6 @@ ES_ASSEMBLY static void es_dot(
 
 #else
 
-/* On small cores one step's five operands and six sums just fit: left alone, compilers load a quad ahead and spill.
- * The fence holds them to the order written, and costs nothing. A computer vectorises better without. */
-#if defined(__x86_64__) || defined(__aarch64__)
-#define ES_FENCE(s)
-#define ES_ONCE static inline
-#else
-#define ES_FENCE(s) \
-    __asm__ volatile("" \
-        : "+r"((s)[0]), "+r"((s)[1]), "+r"((s)[2]), "+r"((s)[3]), "+r"((s)[4]), "+r"((s)[5]) : : "memory")
-#define ES_ONCE static __attribute__((noinline, unused))
-#endif
-
 #if !ES_MULTIPLIES
 
 /* One weight, a power of two, times three rows: the exclusive or makes -v - 1 of v, and `minus` counts what lacks. */
@@ -119,19 +185,6 @@ static __attribute__((noinline, unused)) void es_dot_shift(
 
 #endif
 
-/* Byte `at` of each weight quad goes with value k of each row. Sums are unsigned: padding rows hold anything, and may
- * wrap without meaning. */
-ES_INLINE void es_dot_step(const int8_t *w, const int16_t *x, int at, int k, uint32_t *sum)
-{
-    int32_t w0 = w[at], w1 = w[4 + at];
-    for (int r = 0; r < 3; r++) {
-        int32_t value = x[4 * r + k];
-        sum[r] += (uint32_t)(w0 * value);
-        sum[3 + r] += (uint32_t)(w1 * value);
-    }
-    ES_FENCE(sum);
-}
-
 ES_ONCE void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
 {
     uint32_t sum[6];
@@ -139,10 +192,7 @@ ES_ONCE void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int3
     for (int i = 0; i < 6; i++)
         sum[i] = (uint32_t)bias[i / 3];
     do {
-        es_dot_step(w, x, 0, 0, sum);
-        es_dot_step(w, x, 1, 2, sum);
-        es_dot_step(w, x, 2, 1, sum);
-        es_dot_step(w, x, 3, 3, sum);
+        es_dot_quad(w, x, sum);
         w += 8;
         x += 12;
     } while (w < end);
