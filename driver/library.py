@@ -61,9 +61,9 @@ class Library(Front):
 
     def finish(self, place: Path) -> Artifact:
         """All stages after reading, in order."""
-        from ..ir.passes.pipelines import EXACT, FLOAT_C
+        from ..ir.passes.pipelines import FLOAT_C, INTEGER
 
-        self.simplify(EXACT if self.choices.dtype == "int8" else FLOAT_C)
+        self.simplify(INTEGER if self.choices.dtype == "int8" else FLOAT_C)
         self.quantise()
         self.plan_memory()
         return self.write(place)

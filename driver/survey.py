@@ -162,13 +162,13 @@ class _Simplified:
 
 def _libraries(simplified: _Simplified, devices: list[Target]) -> Iterator[Way]:
     """The C back end in integers, by the precision of the stream where that makes a difference, and in floats."""
-    from ..ir.passes.pipelines import EXACT, FLOAT_C
+    from ..ir.passes.pipelines import FLOAT_C, INTEGER
     from ..ir.passes.quantise.legalise_integer import KEEP_FLOAT, brought, obstacles
     from ..ir.passes.quantise.outline import outline
 
     shared = tuple(devices)
     many = _many(simplified.graph)
-    prepared = brought(simplified.by(EXACT))
+    prepared = brought(simplified.by(INTEGER))
     missing = [Lack(op, tuple(names), why, KEEP_FLOAT) for (op, why), names in obstacles(prepared).items()]
     if many or missing:
         yield Way("c", "int8", Outline({}, 0, lacks=(*many, *missing)), {}, shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ...ir.graph import Value
 from ...ir.ops.activation import Abs
 from ...ir.ops.pool import AveragePool, MaxPool
+from ...ir.ops.quant import Dequantize, Quantize
 from ...ir.ops.shape import Slice
 from ..call import Call, Result, rule
 from .terms import add, choose, div, greatest, less, mul, power
@@ -36,6 +38,13 @@ def max_pool(call: Call) -> Result:
     spatial = w.sizes(call.x.shape[2:], ceil_mode)
     if call.read & set(call.node.output[1:]) - {""}:
         return _with_places(call, w, spatial)
+    made = call.x.producer
+    if made is not None and isinstance(made.op, Quantize) and made.op.quant.axis is None:
+        # The greatest integer stands for the greatest number, and pairs without integers between are for all to read.
+        pooled = max_pool(replace(call, operands=(call.add(Dequantize(made.op.quant), call.x),)))
+        assert isinstance(pooled, Value)
+        result: Value = call.add(made.op, pooled)
+        return result
     image = _as_image(call, w)
     if image is not None:
         kernel, strides, pads = _form(image[1])

@@ -33,6 +33,7 @@ from .exact.shift_and_add import ShiftAndAdd
 from .exact.split_linear import SplitLinear
 from .exact.split_phases import SplitPhases
 from .exact.turn_products import TurnProducts
+from .quantise.drop_pairs import DropPairs
 from .recognise.patch_embed import RecognisePatchEmbed
 from .recognise.simplify_shapes import SimplifyShapes
 
@@ -66,7 +67,14 @@ FLOAT: tuple[Pass, ...] = (
 )
 """What makes a float graph lean, whatever runs it."""
 
+INTEGER: tuple[Pass, ...] = (
+    DropPairs(),  # first: what stands between pairs is recognised then
+    *EXACT,
+)
+"""What brings a float graph into a form whose operands can become integers with scales of our own."""
+
 FLOAT_C: tuple[Pass, ...] = (
+    DropPairs(),  # there are no kernels for them
     *FLOAT,
     SplitLinear(),  # after everything that joins layers; not in EXACT, as the integer lowering splits for itself
 )
@@ -74,6 +82,15 @@ FLOAT_C: tuple[Pass, ...] = (
 
 FLOAT_ONNX: tuple[Pass, ...] = tuple(each for each in FLOAT if not isinstance(each, FoldAffineNorm | NormToRmsnorm))
 """What makes a float graph lean where a norm is one operator that takes a scale and a shift at no cost, as in ONNX."""
+
+INTEGER_ONNX: tuple[Pass, ...] = tuple(each for each in INTEGER if each in FLOAT_ONNX or isinstance(each, DropPairs))
+"""The same before operands become integers."""
+
+FLOAT_COREML: tuple[Pass, ...] = (
+    DropPairs(),  # half precision has no place for steps of their size
+    *FLOAT_ONNX,
+)
+"""What makes a float graph lean for Core ML, where a norm is one operator as well."""
 
 FLOAT_TFLITE: tuple[Pass, ...] = FLOAT
 """What makes a float graph lean where a norm is several operators, as in TFLite: its affine part is folded."""

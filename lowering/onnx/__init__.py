@@ -43,9 +43,9 @@ class Onnx:
 
     def passes(self, dtype: str) -> Sequence[Pass]:
         """Those that leave norms whole: they are single operators here; for integers also those that leave ranges."""
-        from ...ir.passes.pipelines import EXACT, FLOAT_ONNX
+        from ...ir.passes.pipelines import FLOAT_ONNX, INTEGER_ONNX
 
-        return [each for each in FLOAT_ONNX if dtype != "int8" or each in EXACT]
+        return INTEGER_ONNX if dtype == "int8" else FLOAT_ONNX
 
     def outline(self, job: Job) -> Outline:
         """What would be written; see `lowering.Backend`."""

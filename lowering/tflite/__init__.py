@@ -50,9 +50,9 @@ class Tflite:
 
     def passes(self, dtype: str) -> Sequence[Pass]:
         """Those that make norms short: they are several operators here; for integers also those that leave ranges."""
-        from ...ir.passes.pipelines import EXACT, FLOAT_TFLITE
+        from ...ir.passes.pipelines import FLOAT_TFLITE, INTEGER
 
-        return [each for each in FLOAT_TFLITE if dtype not in ("dynamic", "int8") or each in EXACT]
+        return INTEGER if dtype in ("dynamic", "int8") else FLOAT_TFLITE
 
     def _require(self) -> None:
         if how := self.why_not():
