@@ -12,6 +12,7 @@ from edgesmith.ir.interpret import run
 from edgesmith.ir.ops import registry
 from edgesmith.ir.ops.conv import Conv
 from edgesmith.ir.ops.norm import BatchNorm, LayerNorm
+from edgesmith.ir.ops.shape import Pad, Reshape, Transpose
 from edgesmith.lowering import Job, load
 from edgesmith.lowering.coreml.spellings import SPELLINGS
 from edgesmith.runtimes.mlprogram import MODES, evaluate, read
@@ -107,3 +108,35 @@ def test_operands_that_are_computed_are_taken_or_refused_by_name(op, arrays, tmp
         assert error.where == (tuple(scalars) or ("first", "second"))
         return
     agree(outputs, run(graph, feeds))
+
+
+def test_ranks_that_a_program_cannot_have_are_refused_by_name(tmp_path):
+    graph = Graph("high")
+    x = graph.input("x", Type("float32", (1, 3, 5, 5)))
+    spread = graph.add(Reshape((1, 3, 5, 1, 5, 1)), x, name="spread", sources=("spread",))
+    zeros = graph.add(Pad((*[0] * 9, 1, 0, 1), 0.0), spread, name="zeros", sources=("zeros",))
+    graph.output(graph.add(Reshape((1, 3, 10, 10)), zeros, name="image", sources=("image",)))
+    with pytest.raises(Unsupported, match="rank 6") as caught:
+        written(graph, tmp_path / BACKEND.file)
+    assert caught.value.where == ("zeros",)
+
+
+def test_moves_of_high_rank_are_taken_apart(tmp_path):
+    graph = Graph("moves")
+    x = graph.input("x", Type("float32", (4, 6, 9)))
+    y = graph.add(Transpose((0, 2, 4, 1, 3, 5)), graph.add(Reshape((2, 2, 2, 3, 3, 3)), x))
+    taken = graph.copy()
+    taken.output(taken.add(Reshape((8, 27)), taken.value(y.name), name="y"))
+    feeds = {"x": np.arange(216, dtype=np.float32).reshape(4, 6, 9)}
+    outputs, _ = computed(taken, feeds, tmp_path)
+    agree(outputs, run(taken, feeds))
+
+
+def test_moves_that_are_not_taken_apart_are_refused(tmp_path):
+    graph = Graph("moves")
+    x = graph.input("x", Type("float32", (4, 6, 9)))
+    y = graph.add(Transpose((0, 2, 4, 1, 3, 5)), graph.add(Reshape((2, 2, 2, 3, 3, 3)), x))
+    for shape in ((8, 27), (27, 8)):
+        graph.output(graph.add(Reshape(shape), y, name=f"to{shape[0]}"))
+    with pytest.raises(Unsupported, match="rank 6"):
+        written(graph, tmp_path / BACKEND.file)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...ir.errors import InternalError
+from ...ir.errors import InternalError, Unsupported
 from .vendor import coremltools, quiet
 
 __all__ = ["PASSES", "Extras", "convert", "operations", "operators", "save", "specification"]
@@ -63,7 +63,11 @@ class Extras:
 
 
 def convert(mil: Any, release: int, extras: Extras) -> Any:
-    """A model in coremltools' hands, to be deployed to that iOS and later."""
+    """A model in coremltools' hands, to be deployed to that iOS and later.
+
+    Raises:
+        Unsupported: coremltools refuses the program, as it does ranks that it cannot lower.
+    """
     ct = coremltools()
     with quiet():
         inputs = None
@@ -78,11 +82,14 @@ def convert(mil: Any, release: int, extras: Extras) -> Any:
         classifier = None
         if extras.labels:
             classifier = ct.ClassifierConfig(list(extras.labels), predicted_probabilities_output=extras.scores)
-        return ct.convert(
-            mil, convert_to="mlprogram", inputs=inputs, classifier_config=classifier,
-            minimum_deployment_target=getattr(ct.target, f"iOS{release}"), compute_precision=ct.precision.FLOAT32,
-            pass_pipeline=ct.PassPipeline(list(PASSES), "structure"), skip_model_load=True,
-        )  # fmt: skip
+        try:
+            return ct.convert(
+                mil, convert_to="mlprogram", inputs=inputs, classifier_config=classifier,
+                minimum_deployment_target=getattr(ct.target, f"iOS{release}"), compute_precision=ct.precision.FLOAT32,
+                pass_pipeline=ct.PassPipeline(list(PASSES), "structure"), skip_model_load=True,
+            )  # fmt: skip
+        except ValueError as error:  # which moves of high rank it takes apart, its passes alone know
+            raise Unsupported("coreml: coremltools does not take the program", why=str(error).strip()) from error
 
 
 def save(model: Any, path: Path, extras: Extras) -> None:

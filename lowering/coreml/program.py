@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...ir.graph import Graph, Node, Value
+from ...ir.ops.shape import Reshape, Transpose
 from ..outline import Lack, idle, refuse, unknown
 from ..outline import form as lack
 from .attention import absorbed, scaled
@@ -153,6 +154,9 @@ def _spell(site: Site, form: Form) -> tuple[tuple[Var, ...], str]:
     """Results of a node, and the layout they are in."""
     found: Callable[[Site, Any], Any] | None = None
     kind = type(site.op)
+    rank = max(value.type.rank for value in (*site.node.inputs, *site.node.outputs) if value is not None)
+    if rank > HIGHEST_RANK and kind not in (Reshape, Transpose):  # coremltools takes moves apart, and nothing else
+        raise FormError(f"of rank {rank}: {HIGHEST_RANK} is the most")
     if form.channels_first and (found := CHANNELS_FIRST.get(kind)):
         results = found(site, site.op)
         if results is not NotImplemented:
