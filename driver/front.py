@@ -73,7 +73,9 @@ class Front:
         self.looks = self.data[: figures.looks(self.graph, LOOK_MACS, LOOK_SAMPLES)]
         if path is not None:
             self.say("run it in ONNX Runtime")
-            self.ladder.climb("ONNX Runtime", list(ort.reference(path, self.data[:REFERENCE_SAMPLES], values)))
+            names = [value.name for value in self.graph.outputs]  # an input that is an output has two names here
+            found = ort.reference(path, self.data[:REFERENCE_SAMPLES], values)
+            self.ladder.climb("ONNX Runtime", [dict(zip(names, one.values(), strict=True)) for one in found])
         self._look("imported graph" if path else "graph as given")
 
     def admit(self) -> None:

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from onnx import save
+from onnx import helper, save
 
 import edgesmith
 from edgesmith import targets
@@ -273,3 +273,17 @@ def test_a_runner_that_lacks_something(compiled, monkeypatch):
     monkeypatch.setattr(type(runtimes.load("host")), "why_not", lambda self: "pip install ziglang")
     with pytest.raises(MachineError, match="pip install ziglang"):
         edgesmith.run(compiled, on="host")
+
+
+@pytest.mark.parametrize(("target", "dtype"), [("host", "float32"), ("host", "int8"), ("onnx", "float32")])
+def test_an_output_may_be_an_input(target, dtype, tmp_path):
+    x, y = (helper.make_tensor_value_info(name, 1, [1, 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "through", [x], [y, x])
+    opset = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, ir_version=8, opset_imports=opset), tmp_path / "through.onnx")
+    compiled = edgesmith.compile(tmp_path / "through.onnx", target, out=tmp_path / "out", dtype=dtype)
+    assert compiled.verification[-1]["cosine"] > 0.999
+    given = np.array([[-2.0, -1.0, 1.0, 2.0]], np.float32)
+    outputs = edgesmith.run(tmp_path / "out", inputs=given).outputs
+    assert set(outputs) == {"y", "x.1"}
+    assert np.abs(outputs["x.1"] - given).max() < 0.05 and np.abs(outputs["y"] - np.maximum(given, 0)).max() < 0.05
