@@ -93,6 +93,7 @@ class Mask:
         call, lengths = self.call, self.call.get(6)
         if lengths is None:
             return None
+        call.demand(len(lengths.shape) == 1, f"lengths of sequences of shape {lengths.shape}")
         counted = call.reshape(cast(call, lengths, "int64"), (lengths.type.size, 1, 1, 1))
         return less(call, call.constant(np.arange(self.size[1]), "keys", "int64"), counted)
 
