@@ -1,4 +1,4 @@
-"""emx-onnx-cgen, which makes C of ONNX files, as a peer on whole models: our compiler, our emulator, its output checked.
+"""emx-onnx-cgen, which makes C of ONNX files, as a peer on whole models: our compiler, our emulator, output checked.
 
 Run `python -m edgesmith.benchmarks.emx PROGRAM MODEL.onnx ...`, where PROGRAM is its command, best installed by pip in
 an environment of its own. It keeps every intermediate value on the stack: what it needs is painted on a Cortex-M7 to
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ float fminf(float a, float b) { return a < b ? a : b; }
 HEADERS = {
     "math.h": "float expf(float); float erff(float); float sqrtf(float); float fmaxf(float, float);\n"
     "float fminf(float, float);\n#define INFINITY __builtin_inff()\n#define NAN __builtin_nanf(\"\")\n",
-    "string.h": "#include <stddef.h>\nvoid *memcpy(void *, const void *, size_t);\nvoid *memset(void *, int, size_t);\n",
+    "string.h": "#include <stddef.h>\nvoid *memcpy(void *, const void *, size_t);\n"
+    "void *memset(void *, int, size_t);\n",
     "stdio.h": "", "stdlib.h": "",
 }  # fmt: skip
 RAM, STACK, FLASH = 48 << 20, 40 << 20, 16 << 20
@@ -95,18 +97,18 @@ def measure(program: str, model: Path, folder: Path) -> tuple[int, int, int, flo
     return result.instructions, result.stack, toolchain.section_sizes(elf, target).code, error
 
 
-def main() -> None:
+def report(program: str, models: Sequence[Path]) -> None:
     """Print one line per model."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("program")
-    parser.add_argument("models", nargs="+", type=Path)
-    options = parser.parse_args()
     print(f"{'emx-onnx-cgen, float32':28}{'M instructions':>16}{'stack, KiB':>12}{'code, KiB':>11}{'error':>10}")
-    for model in options.models:
+    for model in models:
         with tempfile.TemporaryDirectory() as folder:
-            count, stack, code, error = measure(options.program, model, Path(folder))
+            count, stack, code, error = measure(program, model, Path(folder))
         print(f"{model.stem:28}{count / 1e6:16.1f}{stack / 1024:12,.0f}{code / 1024:11.1f}{error:10.1e}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("program")
+    parser.add_argument("models", nargs="+", type=Path)
+    options = parser.parse_args()
+    report(options.program, options.models)

@@ -2,7 +2,8 @@
 
 Run `python -m edgesmith.benchmarks.mcu --cmsis FOLDER [--target stm32f746 ...] [--only TEXT] [--save FILE]`. Every
 result is compared with numpy before its instructions count. Without the folder of CMSIS-NN's sources, figures counted
-elsewhere stand in, marked with an asterisk.
+elsewhere stand in, marked with an asterisk. `--models` adds whole transformers, as benchmarks/deployment.py has them,
+and `--emx PROGRAM` the same through emx-onnx-cgen (benchmarks/emx.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from edgesmith.benchmarks.mcu_cases import Contest, contests
 from edgesmith.lowering.c import toolchain
 from edgesmith.runtimes.machine import Machine
 from edgesmith.targets import Target, get
+
+MODELS = ("vit_xs", "vit_mcu")
 
 CONVOLUTIONS = 1.4
 """How many times fewer instructions a convolution is to take than CMSIS-NN's."""
@@ -85,6 +88,8 @@ def main() -> None:
     parser.add_argument("--target", nargs="+", default=["stm32f746", "stm32f427", "stm32f207", "esp32c3"])
     parser.add_argument("--cmsis", type=Path, help="folder of CMSIS-NN's sources")
     parser.add_argument("--only", default="", help="kernels whose name contains this")
+    parser.add_argument("--models", action="store_true", help="compile and run whole models too (needs timm)")
+    parser.add_argument("--emx", metavar="PROGRAM", help="emx-onnx-cgen's command, to run on the same models")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--save", type=Path, help="file to keep the figures in")
     options = parser.parse_args()
@@ -106,6 +111,19 @@ def main() -> None:
         print(text)
     if options.save:
         options.save.write_text(text + "\n")
+    if options.models:
+        whole_models(options.emx)
+
+
+def whole_models(program: str | None) -> None:
+    """Two transformers compiled and emulated, and the same by a peer's program where one is given."""
+    from edgesmith.benchmarks import deployment, emx
+
+    deployment.main(list(MODELS))
+    if program:
+        import timm_corpus  # deployment has made the corpus importable
+
+        emx.report(program, [timm_corpus.export(name).model for name in MODELS])
 
 
 if __name__ == "__main__":

@@ -91,6 +91,26 @@ def test_pointwise_convolutions_chain_and_others_take_their_table() -> None:
     assert plan(b.graph).buffer(z.name).over == y.name
 
 
+def test_depthwise_convolutions_run_in_place_where_all_rows_are_one_band() -> None:
+    b = Builder(Graph())
+    x = b.graph.input("x", Type("int8", (1, 32, 32, 64), Quant(0.05)))
+    pads = {1: (0, 0, 0, 0), 3: (1, 1, 1, 1)}
+
+    def conv(x: Value, kernel: int, groups: int, strides: tuple[int, int] = (1, 1)) -> Value:
+        op = QConv(Quant(0.05), strides=strides, pads=pads[kernel], groups=groups)
+        weight = b.zeros("int8", 64, kernel, kernel, 64 // groups)
+        return b.graph.add(op, x, weight, b.zeros("int32", 64), b.zeros("int32", 64))  # type: ignore[no-any-return]
+
+    y = conv(x, 3, 1)
+    z = conv(y, 3, 64)
+    b.graph.output(conv(z, 3, 64, (2, 2)))
+    _, same, smaller = form_groups(b.graph)
+    assert [s.rows for s in schedules(same)] == [2, 4, 7, 14, 28, 32]
+    assert [bool(s.overwrites) for s in schedules(same)] == [False] * 5 + [True]
+    assert not any(s.overwrites for s in schedules(smaller))
+    assert plan(b.graph).buffer(z.name).over == y.name
+
+
 def test_scratch_formulas_are_those_of_the_kernels() -> None:
     def macro(name: str, *values: int) -> int:
         text = "".join(path.read_text() for path in sorted(KERNELS.glob("*.h")))

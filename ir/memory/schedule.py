@@ -36,7 +36,7 @@ LADDER = (3, 6, 12, 24, 48)
 """Row tiles worth having: beyond 48 rows, reading the weights costs 2 % of the multiply-accumulates at most."""
 
 BANDS = (2, 4, 7, 14, 28)
-"""Rows of output worth making from one set of planes: the rows that two bands share are filled twice."""
+"""Rows of output worth making from one set of planes, beside all: the rows that two bands share are filled twice."""
 
 ROW_TAPS = 15
 """ES_ROW_TAPS: taps in a row of a depthwise kernel, at most, that planes are made for."""
@@ -297,7 +297,7 @@ def _depthwise(group: Group, node: Node, op: QConv) -> Iterable[Schedule]:
         yield Schedule("whole", weight_bytes=weight.type.nbytes)
         return
     alike = (x.shape, x.dtype) == (group.output.shape, group.output.dtype) and op.strides == (1, 1)
-    for rows in sorted({min(height, band) for band in BANDS}):
+    for rows in sorted({*(band for band in BANDS if band < height), height}):
         bands = passes(height, rows)
         filled = height * op.strides[0] + bands * (kernel[0] - op.strides[0])
         yield Schedule(
