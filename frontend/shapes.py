@@ -17,6 +17,9 @@ from .model import Model, all_nodes, dtype_of
 Dimension = int | str
 """A size, or the symbol the file has in its place ("?" for none)."""
 
+LONGEST = 2**20
+"""Elements of a vector up to which ONNX may ask what shape it might be: it takes about 140 bytes for each."""
+
 DTYPES = ("float32", "int8", "uint8", "int32", "int64", "bool")
 """Element types of inputs."""
 
@@ -59,8 +62,11 @@ def bind(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 def infer(model: Model) -> dict[str, Type]:
     """The type of every tensor whose shape ONNX can tell, constants' values taken into account."""
+    sketch = _sketch(model)
+    sizes = (each.type.tensor_type.shape.dim for each in sketch.graph.input)
+    values = all(len(dimensions) != 1 or dimensions[0].dim_value <= LONGEST for dimensions in sizes)
     try:
-        inferred = onnx.shape_inference.infer_shapes(_sketch(model), check_type=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(sketch, check_type=True, data_prop=values)
     except (onnx.shape_inference.InferenceError, ValueError) as error:
         raise ModelError(
             "operands do not fit their operators", why=str(error).strip(), do="export the model again"
