@@ -56,8 +56,11 @@ class Library(Front):
     budget: int | None
 
     def admit(self) -> None:
-        """A library runs one inference on one sample."""
+        """A library runs one inference on one sample; packagings that nobody knows are not found out at the end."""
+        from ..lowering.c import packaging
+
         check_batch(self.graph)
+        self.packages = packaging.chosen(self.choices.options["package"])
 
     def finish(self, place: Path) -> Artifact:
         """All stages after reading, in order."""
@@ -136,7 +139,7 @@ class Library(Front):
         self._reference()
         with artifact.staging(place) as folder:
             self.say("generate C")
-            part = lower(self.lowered, self.plan, self.device, folder, self.name, self.vector)
+            part = lower(self.lowered, self.plan, self.device, folder, self.name, self.vector, self.packages)
             save_vectors(folder, self.stored, self.wanted)
             if self.own_target is not None:
                 (folder / self.own_target.name).write_bytes(self.own_target.read_bytes())

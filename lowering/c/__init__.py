@@ -17,4 +17,6 @@ OPTIONS: Mapping[str, Option] = {
                       "where the core has no multiplier."),
     "image": Option("callback", ("callback", "buffer"),
                     "Ask for pixels patch by patch where the model allows it, or hold the image in RAM."),
+    "package": Option("", (), "Build systems to write the library for as well, separated by commas: arduino, cmake, "
+                      "esp-idf, make, zephyr."),
 }  # fmt: skip

@@ -234,7 +234,9 @@ int {{ prefix }}_harness(
     {%- for port in inputs %}const {{ port.type }} *, {% endfor %}
     {%- for port in outputs %}{{ port.type }} *{{ ", " if not loop.last }}{% endfor %});
 
-int main(void)
+int {{ prefix }}_selftest(void);
+
+int {{ prefix }}_selftest(void)
 {
     int wrong = 0;
 {% for port in outputs %}
@@ -254,4 +256,11 @@ int main(void)
 {% endfor %}
     return wrong != 0;
 }
+
+#ifndef ES_NO_MAIN
+int main(void)
+{
+    return {{ prefix }}_selftest();
+}
+#endif
 """

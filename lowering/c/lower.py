@@ -16,6 +16,7 @@ from ...ir.graph import Array, Graph, Value
 from ...ir.memory import Group, Plan
 from ...targets import Target
 from ..artifact import digest
+from . import packaging
 from .call import Call
 from .constants import C_TYPES, Constants
 from .files import HARNESS, HEADER, LIBRARY, SELFTEST, WEIGHTS_HEADER, WEIGHTS_SOURCE
@@ -70,7 +71,9 @@ class Vector:
         return cls(inputs, {value.name: outputs[value.name] for value in graph.outputs}, digests)
 
 
-def lower(graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vector: Vector) -> dict[str, Any]:
+def lower(
+    graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vector: Vector, packages: Sequence[str] = ()
+) -> dict[str, Any]:
     """Write the C library of a planned graph into `folder`.
 
     Args:
@@ -80,6 +83,7 @@ def lower(graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vec
         folder: An empty folder.
         name: Prefix of every symbol and file.
         vector: What the self-test runs and expects.
+        packages: Names of the packagings to write as well.
 
     Returns:
         The manifest's part: name, inputs, outputs, symbols, harness, steps.
@@ -97,6 +101,7 @@ def lower(graph: Graph, plan: Plan, target: Target, folder: Path, name: str, vec
     context = _context(graph, plan, prefix, calls)
     _write_sources(folder, context, constants, external)
     _write_tests(folder, context, vector)
+    packaging.write(folder, packages, context)
     return {
         "name": prefix,
         "inputs": [_port(value) for value in graph.inputs],
