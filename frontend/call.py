@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ LARGEST = 2**28
 """Elements of a tensor: a thousand times what an edge device holds."""
 LARGEST_CONSTANT = 2**26
 """Elements of a tensor that is computed while importing."""
+
+UNBOUNDED = frozenset({"clip", "mask_filter_value", "max", "min", "value"})
+"""Attributes that may be infinite."""
 
 Result = Value | tuple[Value, ...]
 
@@ -61,8 +65,16 @@ class Call:
                 value = helper.get_attribute_value(attribute)
                 if isinstance(value, bytes):
                     return value.decode(errors="replace")
+                finite = not isinstance(value, float) or math.isfinite(value) or name in UNBOUNDED
+                self.demand(finite, f"{name} is {value}")
                 return value if isinstance(value, (int, float, str)) else tuple(value)
         return default
+
+    def flag(self, name: str, default: int) -> bool:
+        """An attribute that is 0 or 1; what another number means, every runtime decides for itself."""
+        value = self.attr(name, default)
+        self.demand(value in (0, 1), f"{name} is {value}")
+        return bool(value)
 
     def array(self, index: int, what: str) -> Array:
         """The data of a constant operand."""

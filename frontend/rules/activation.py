@@ -230,7 +230,7 @@ def dropout(call: Call) -> Result:
     """Nothing at inference; the mask says that all is kept."""
     x, training = call.x, call.get(2)
     ratio = call.get(1)
-    call.require(call.opset >= 7 or bool(call.attr("is_test", 0)), "is_test must be set")
+    call.require(call.opset >= 7 or call.flag("is_test", 0), "is_test must be set")
     off = training is None or not call.array(2, "training_mode").any()
     call.require(off or (ratio is not None and not call.array(1, "ratio").any()), "training_mode must be off")
     if len(call.node.output) < 2:

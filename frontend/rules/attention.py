@@ -73,7 +73,7 @@ class Mask:
     def by_position(self) -> Value | None:
         """Truth values [N, M], or per sequence where lengths differ: those of causal and windowed attention."""
         call, (n, m) = self.call, self.size
-        causal = call.attr("is_causal", 0) == 1
+        causal = call.flag("is_causal", 0)
         left, right = call.attr("left_window_size", -1), call.attr("right_window_size", -1)
         if not causal and left < 0 and right < 0:
             return None
@@ -165,7 +165,7 @@ def rotary(call: Call) -> Result:
     rest = None
     if width < rows.shape[-1]:
         rows, rest = call.add(Split(3, (width, rows.shape[-1] - width)), rows)
-    turned = rotated(call, rows, cos, sin, bool(call.attr("interleaved", 0)))
+    turned = rotated(call, rows, cos, sin, call.flag("interleaved", 0))
     turned = turned if rest is None else call.add(Concat(3), turned, rest)
     return joined_heads(call, turned) if packed else turned
 

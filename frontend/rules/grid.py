@@ -26,7 +26,7 @@ def grid_sample(call: Call) -> Result:
     x, grid = call[0], call[1]
     mode = MODES.get(call.attr("mode", "linear"), call.attr("mode", "linear"))
     border = call.attr("padding_mode", "zeros")
-    aligned = bool(call.attr("align_corners", 0))
+    aligned = call.flag("align_corners", 0)
     spatial = x.shape[2:]
     call.demand(grid.shape[-1] == len(spatial), f"positions of {grid.shape[-1]} numbers for {len(spatial)} axes")
     call.demand(0 not in spatial, "an empty image")

@@ -66,7 +66,7 @@ def fused_product(call: Call) -> Result:
     sides = []
     for side, name in ((call[0], "transA"), (call[1], "transB")):
         rank = len(side.shape)
-        exchanged = bool(call.attr(name, 0)) and rank > 1
+        exchanged = call.flag(name, 0) and rank > 1
         sides.append(turn(call, side, (*range(rank - 2), rank - 1, rank - 2)) if exchanged else side)
     y, alpha = product(call, *sides), call.attr("alpha", 1.0)
     return y if alpha == 1.0 else mul(call, y, alpha)

@@ -66,7 +66,7 @@ FUNCTIONS: dict[str, Callable[[Call], Result]] = {
 def integer_function(call: Call) -> Result:
     """A function of one operand."""
     x, last = _reals(call, 0), len(call.x.shape) - 1
-    flipped = bool(call.attr("channels_last", 0))
+    flipped = call.flag("channels_last", 0)
     x = call.add(Transpose((0, last, *range(1, last))), x) if flipped else x
     y = FUNCTIONS[call.node.op_type](replace(call, operands=(x,)))
     assert isinstance(y, Value)
@@ -96,7 +96,7 @@ def integer_concat(call: Call) -> Result:
 @rule(OWN + "QGemm")
 def integer_gemm(call: Call) -> Result:
     """alpha * a b + c, of which c has the scale of the products; real if no scale for the result is given."""
-    trans = bool(call.attr("transB", 0))
+    trans = call.flag("transB", 0)
     call.require(not call.attr("transA", 0) and call.attr("alpha", 1.0) == 1.0, "scaled or transposed")
     a, b = _reals(call, 0), to_reals(call, call[3], call[4], call.get(5), 0 if trans else 1)
     y = product(call, a, call.add(Transpose((1, 0)), b) if trans else b)

@@ -62,8 +62,8 @@ def batch_norm(call: Call) -> Result:
     """With frozen statistics; in training mode with those of the batch, and the running ones updated."""
     x, eps = call.x, call.attr("epsilon", 1e-5)
     scale, bias, mean, variance = (call[i] for i in range(1, 5))
-    call.require(bool(call.attr("spatial", 1)), "with statistics per pixel")
-    call.require(call.opset >= 7 or bool(call.attr("is_test", 0)), "is_test must be set")
+    call.require(call.flag("spatial", 1), "with statistics per pixel")
+    call.require(call.opset >= 7 or call.flag("is_test", 0), "is_test must be set")
     if not call.attr("training_mode", 0):
         call.only_first("statistics")
         result: Value = call.add(BatchNorm(1, eps), x, scale, bias, mean, variance)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import reduce
 
@@ -34,7 +33,7 @@ def _form(w: Window) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, 
 @rule("MaxPool")
 def max_pool(call: Call) -> Result:
     """The greatest of each window, and where it lies if that is read."""
-    w, ceil_mode = window(call, call.attr("kernel_shape")), bool(call.attr("ceil_mode", 0))
+    w, ceil_mode = window(call, call.attr("kernel_shape")), call.flag("ceil_mode", 0)
     spatial = w.sizes(call.x.shape[2:], ceil_mode)
     if call.read & set(call.node.output[1:]) - {""}:
         return _with_places(call, w, spatial)
@@ -97,10 +96,10 @@ def _with_places(call: Call, w: Window, spatial: tuple[int, ...]) -> tuple[Value
 @rule("AveragePool")
 def average_pool(call: Call) -> Result:
     """The mean of each window, over the image or over its border as well."""
-    w, ceil_mode = window(call, call.attr("kernel_shape")), bool(call.attr("ceil_mode", 0))
+    w, ceil_mode = window(call, call.attr("kernel_shape")), call.flag("ceil_mode", 0)
     spatial = w.sizes(call.x.shape[2:], ceil_mode)
     border = any((*w.before, *w.after))  # without one there is nothing more to count
-    inside = border and bool(call.attr("count_include_pad", 0))
+    inside = border and call.flag("count_include_pad", 0)
     image = _as_image(call, w)
     if image is not None:
         kernel, strides, pads = _form(image[1])
@@ -119,7 +118,7 @@ def _sum_of_windows(call: Call, x: Value, w: Window, spatial: tuple[int, ...]) -
 def lp_pool(call: Call) -> Result:
     """The p-norm of each window."""
     w, p = window(call, call.attr("kernel_shape")), call.attr("p", 2)
-    spatial = w.sizes(call.x.shape[2:], bool(call.attr("ceil_mode", 0)))
+    spatial = w.sizes(call.x.shape[2:], call.flag("ceil_mode", 0))
     sizes = mul(call, call.x, call.x) if p == 2 else power(call, call.add(Abs(), call.x), float(p))
     return power(call, _sum_of_windows(call, sizes, w, spatial), 1.0 / p)
 
@@ -128,7 +127,6 @@ def lp_pool(call: Call) -> Result:
 def local_response(call: Call) -> Result:
     """x / (bias + alpha * mean of squares over neighbouring channels) ** beta."""
     x, size, alpha, bias = call.x, call.attr("size"), call.attr("alpha", 1e-4), call.attr("bias", 1.0)
-    call.demand(math.isfinite(bias), f"a bias of {bias}")
     reach = min(size, 2 * x.shape[1] + 1)  # enough for all channels: those beyond them count as 0
     alpha *= reach / size if size else 1.0
     rows = call.reshape(mul(call, x, x), (x.shape[0], 1, x.shape[1], -(-x.type.size // (x.shape[0] * x.shape[1]))))

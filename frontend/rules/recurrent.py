@@ -68,7 +68,7 @@ State = tuple[Value, Value | None]
 @rule("LSTM", "GRU", "RNN")
 def recurrent(call: Call) -> Result:
     """Sequences [T, B, I], or [B, T, I] in layout 1 -> outputs of all steps, and the last state."""
-    batch_first = bool(call.attr("layout", 0))
+    batch_first = call.flag("layout", 0)
     x = call.add(Transpose((1, 0, 2)), call.x) if batch_first else call.x
     steps, batch, _ = x.shape
     call.require(steps <= MOST_STEPS, f"over {steps} steps; at most {MOST_STEPS} are written out")
@@ -153,7 +153,7 @@ def _run(way: Direction, x: Value, state: State, backwards: bool) -> tuple[list[
     """Outputs of all steps in the order of the sequence, and the state after the last."""
     call, steps = way.call, x.shape[0]
     step = STEPS[call.node.op_type]
-    separate = call.node.op_type == "GRU" and bool(call.attr("linear_before_reset", 0))
+    separate = call.node.op_type == "GRU" and call.flag("linear_before_reset", 0)
     inputs = call.add(Linear(), x, way.w, way.bias_w if separate else way.bias)
     rows = list(call.add(Split(0, (1,) * steps), inputs)) if steps > 1 else [inputs]
     found: list[Value] = []

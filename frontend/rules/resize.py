@@ -123,8 +123,8 @@ def resize(call: Call) -> Result:
         call.attr("coordinate_transformation_mode", "half_pixel"),
         call.attr("nearest_mode", "round_prefer_floor"),
         call.attr("cubic_coeff_a", -0.75),
-        bool(call.attr("antialias", 0)),
-        bool(call.attr("exclude_outside", 0)),
+        call.flag("antialias", 0),
+        call.flag("exclude_outside", 0),
     )
     return _resized(call, how, _plan(call), call.attr("extrapolation_value", 0.0))
 
