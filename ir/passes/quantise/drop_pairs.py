@@ -12,9 +12,12 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph import Graph, Node, Quant, Value
-from ...ops import activation, elementwise, pool, shape
+from ...ops import activation, elementwise, number, pool, shape
+from ...ops.conv import Conv
+from ...ops.linear import Linear, MatMul
+from ...ops.logic import Cast
 from ...ops.quant import Dequantize, Quantize
-from ...rewrite import Miss
+from ...rewrite import Any, Const, Match, Miss, P, Rule, rewrite
 from ..base import Pass
 from ..exact.absorb import is_public
 from ..recognise import RECOGNISE
@@ -31,6 +34,27 @@ KEEPS_SIGN = (*MOVES, shape.Concat, elementwise.Add, elementwise.Mul, elementwis
 """Of operands that are never negative they make results that are never negative."""
 
 
+_X, _SCALE, _ZERO = Any("x"), Any("scale"), Any("zero")
+_ROUNDED = P(number.Round, P(elementwise.Div, _X, _SCALE, shared=True), shared=True)
+_CLAMPED = P(activation.Clip, P(elementwise.Add, _ROUNDED, _ZERO, shared=True), shared=True)
+_BYTES = P(Cast, _CLAMPED, where=lambda op: op.dtype == "uint8", shared=True)
+_ZERO_BYTE = P(Cast, _ZERO, shared=True)
+_CENTRED = P(elementwise.Sub, P(Cast, _BYTES, shared=True), P(Cast, _ZERO_BYTE, shared=True), shared=True)
+_SUMS = P(Cast, P((MatMul, Conv), _CENTRED, Const(name="weight"), name="layer"))
+_SCALES = P(elementwise.Mul, _SCALE, Const(name="factor"), shared=True)
+
+
+def _layer(match: Match) -> Value:
+    """The layer with real weights; scales that are not those of columns stay behind it, for other passes to fold."""
+    graph, layer, weight, factor = match.graph, match.node("layer"), match.array("weight"), match.array("factor")
+    inside = factor.size == 1 or (isinstance(layer.op, MatMul) and factor.size == weight.shape[-1])
+    real = (weight * factor.reshape(-1) if inside else weight).astype(np.float32)
+    flat = isinstance(layer.op, MatMul) and real.ndim == 2
+    op, real = (Linear(), np.ascontiguousarray(real.T)) if flat else (layer.op, real)
+    y: Value = graph.add(op, match["x"], graph.constant(real), name=layer.name, sources=match.sources)
+    return y if inside else match.add(elementwise.Mul(), y, match["factor"])
+
+
 @dataclass(frozen=True)
 class DropPairs(Pass):
     """Let real numbers go on unrounded, cut where the range of the integers began at zero.
@@ -38,6 +62,7 @@ class DropPairs(Pass):
         Dequantize(Quantize(x))                        becomes    x
         Dequantize(Quantize(x)), least integer is 0    becomes    Clip(x, 0, greatest)
         Dequantize(constant)                           becomes    constant
+        (DynamicQuantizeLinear(x) - zero) w * scales   becomes    (x w) * scale of w
 
     Tools that place pairs leave out an activation whose bounds are those of the integers, so that the second form is a
     ReLU, and with it ReLU6. A range on both sides of zero comes from data and is dropped. Not exact: numbers are no
@@ -45,10 +70,11 @@ class DropPairs(Pass):
     """
 
     exact: ClassVar[bool] = False
+    rules: ClassVar[tuple[Rule, ...]] = (Rule("drop_dynamic_pair", P(elementwise.Mul, _SUMS, _SCALES), _layer),)
 
     def apply(self, graph: Graph) -> int:
-        """Drop what can be dropped; returns the number of nodes that made integers real."""
-        count, reals = 0, _Reals(graph)
+        """Drop what can be dropped; returns the number of values that are real then."""
+        count, reals = rewrite(graph, self.rules), _Reals(graph)
         for node in graph.nodes:
             if not isinstance(node.op, Dequantize):
                 continue
