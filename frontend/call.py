@@ -66,7 +66,8 @@ class Call:
                 if isinstance(value, bytes):
                     return value.decode(errors="replace")
                 finite = not isinstance(value, float) or math.isfinite(value) or name in UNBOUNDED
-                self.demand(finite, f"{name} is {value}")
+                alike = isinstance(value, (int, float)) or not isinstance(default, (int, float))
+                self.demand(finite and alike, f"{name} is {value}")
                 return value if isinstance(value, (int, float, str)) else tuple(value)
         return default
 

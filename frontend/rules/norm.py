@@ -64,7 +64,7 @@ def batch_norm(call: Call) -> Result:
     scale, bias, mean, variance = (call[i] for i in range(1, 5))
     call.require(call.flag("spatial", 1), "with statistics per pixel")
     call.require(call.opset >= 7 or call.flag("is_test", 0), "is_test must be set")
-    if not call.attr("training_mode", 0):
+    if not call.flag("training_mode", 0):
         call.only_first("statistics")
         result: Value = call.add(BatchNorm(1, eps), x, scale, bias, mean, variance)
         return result
