@@ -66,6 +66,7 @@ def test_options_in_the_documents_are_those_of_the_command():
 
 
 def test_debian_packages_are_those_of_the_runner():
-    (line,) = re.findall(r"apt-get install .*", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = re.findall(r"apt-get install .*", script)
     installed = [word for word in line.split("</dev/null")[0].split()[2:] if not word.startswith("-")]
     assert f"`{' '.join(installed)}`" in PAGES[0].read_text(encoding="utf-8").replace("\n", " ")
