@@ -79,7 +79,7 @@ def test_own_inputs_are_taken_as_the_model_takes_them(compiled):
 def test_a_mac_gives_the_same_and_is_timed(compiled, monkeypatch):
     """Core ML gives a dictionary in an order of its own and takes pictures; `bench` times it."""
     pytest.importorskip("PIL")
-    made, data = compiled
+    made, _ = compiled
     program = read(located(made.folder))
     kinds = {"image": "imageType", "array": "multiArrayType"}
 
