@@ -232,3 +232,16 @@ def test_a_palette_is_nearest_and_the_same_every_time():
     assert lut.size == 16 and np.array_equal(palette(weight, 4)[1], indices)
     distance = np.abs(weight.reshape(-1, 1) - lut)
     assert np.allclose(distance.min(axis=1), np.abs(weight.reshape(-1) - lut[indices]), atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [4, 6])
+@pytest.mark.parametrize(("draw", "spread"), [("standard_normal", 2.72), ("laplace", 4.5)])
+def test_a_palette_is_near_the_best_there_is(draw, spread, bits):
+    """Many levels lose sqrt(spread) / count of such numbers at best (Panter and Dite, Proc. IRE 1951)."""
+    from edgesmith.lowering.coreml.compress import palette
+
+    weight = getattr(np.random.default_rng(0), draw)(size=(192, 192)).astype(np.float32)
+    lut, indices = palette(weight, bits)
+    assert lut.size == 2**bits
+    error = np.linalg.norm(lut[indices] - weight.reshape(-1)) / np.linalg.norm(weight)
+    assert error < 1.05 * np.sqrt(spread) / 2**bits

@@ -15,7 +15,7 @@ KINDS = ("int8", "palette6", "palette4")
 LEAST = 2048
 """Constants with fewer elements than this stay as they are: biases, norms, tables."""
 
-ROUNDS = 40
+ROUNDS, BINS = 40, 512
 
 
 def compressed(model: Any, kind: str) -> Any:
@@ -35,15 +35,18 @@ def compressed(model: Any, kind: str) -> Any:
 def palette(weight: Array, bits: int) -> tuple[Array, Array]:
     """The 2**bits numbers that are nearest to a weight's elements in the mean square, and each element's index.
 
-    Lloyd's iteration on the sorted elements, from their quantiles: no chance is involved.
+    Lloyd's iteration on the sorted elements; no chance is involved. It starts from levels as dense as the cube root of
+    the elements' density, which many levels come to in the end (Panter and Dite, Proc. IRE 1951): from plain quantiles,
+    those in the tails would take hundreds of rounds to get there.
     """
     count = 2**bits
     flat = np.sort(weight.reshape(-1).astype(np.float64))
     sums = np.concatenate([[0.0], np.cumsum(flat)])
-    centres = np.unique(np.quantile(flat, (np.arange(count) + 0.5) / count))
+    heights, edges = np.histogram(flat, BINS)
+    shares = np.concatenate([[0.0], np.cumsum(np.cbrt(heights))])
+    centres = np.unique(np.interp((np.arange(count) + 0.5) / count * shares[-1], shares, edges))
     for _ in range(ROUNDS):
-        edges = np.searchsorted(flat, (centres[1:] + centres[:-1]) / 2)
-        ends = np.concatenate([[0], edges, [flat.size]])
+        ends = np.concatenate([[0], np.searchsorted(flat, (centres[1:] + centres[:-1]) / 2), [flat.size]])
         sizes = np.diff(ends)
         means = np.where(sizes > 0, np.diff(sums[ends]) / np.maximum(sizes, 1), centres)
         if np.array_equal(means, centres):
