@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import runpy
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -27,17 +26,7 @@ from edgesmith.ir.passes.pipelines import INTEGER, run_pipeline
 from edgesmith.ir.passes.quantise.drop_pairs import DropPairs
 from edgesmith.ir.verify import verify
 
-
-def neighbour(name: str) -> ModuleType:
-    """A module beside this one: tests are no package."""
-    spec = importlib.util.spec_from_file_location(f"edgesmith_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-fused = neighbour("test_frontend_fused")
+fused = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("test_frontend_fused.py"))))
 draw = fused.draw
 WAYS = {
     "pairs": {}, "pairs by channel": {"per_channel": True}, "operators": {"quant_format": "QOperator"},

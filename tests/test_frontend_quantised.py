@@ -5,10 +5,9 @@ Weights have seven bits, as products of eight saturate in ONNX Runtime on proces
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import runpy
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,17 +23,7 @@ from edgesmith.ir.ops.quant import Dequantize, Quantize
 from edgesmith.ir.passes.exact.fold_constants import FoldConstants
 from edgesmith.ir.passes.pipelines import EXACT, run_pipeline
 
-
-def neighbour(name: str) -> ModuleType:
-    """A module beside this one: tests are no package."""
-    spec = importlib.util.spec_from_file_location(f"edgesmith_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
-
-
-fused = neighbour("test_frontend_fused")
+fused = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("test_frontend_fused.py"))))
 draw, PICTURE = fused.draw, fused.PICTURE
 
 

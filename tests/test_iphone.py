@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import json
 import platform
 import re
+import runpy
 import stat
 import sys
 from pathlib import Path
@@ -23,15 +23,7 @@ from edgesmith.runtimes.iphone import Iphone, Protocol, read_result, write_bench
 from edgesmith.runtimes.iphone_app import digest
 
 
-def neighbour(name):
-    """A module beside this file."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-Package = neighbour("mil_packages").Package
+Package = runpy.run_path(str(Path(__file__).with_name("mil_packages.py")))["Package"]
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 

@@ -48,8 +48,12 @@ ES_INLINE void es_dot_quad(const int8_t *w, const int16_t *x, uint32_t *sum)
 
 #include <arm_mve.h>
 
-/* Half of four quads of a row, which begin at four addresses: two values of each quad, as one word. */
-#define ES_HALVES(quads, bytes) vreinterpretq_s16_u32(vldrwq_gather_base_u32(quads, bytes))
+/* Both outputs' sums for half of four quads of a row, two values of each as one word, `bytes` behind their begin. */
+#define ES_ROW(sum_a, sum_b, w_a, w_b, bytes) { \
+        int16x8_t row = vreinterpretq_s16_u32(vldrwq_gather_base_u32(at, bytes)); \
+        sum_a = vmladavaq_s16(sum_a, w_a, row); \
+        sum_b = vmladavaq_s16(sum_b, w_b, row); \
+    }
 
 /* Four quads a round: a vector of words for each of two outputs, of two halves for each of three rows. Halves of a quad
  * lie in the even and the odd bytes of its word, which is what widening takes apart. */
@@ -62,24 +66,12 @@ static __attribute__((noinline, unused)) void es_dot(
         uint32x4x2_t two = vld2q_u32((const uint32_t *)(const void *)w);
         int8x16_t a = vreinterpretq_s8_u32(two.val[0]), b = vreinterpretq_s8_u32(two.val[1]);
         int16x8_t a_even = vmovlbq_s8(a), b_even = vmovlbq_s8(b), a_odd = vmovltq_s8(a), b_odd = vmovltq_s8(b);
-        int16x8_t row = ES_HALVES(at, 0);
-        a0 = vmladavaq_s16(a0, a_even, row);
-        b0 = vmladavaq_s16(b0, b_even, row);
-        row = ES_HALVES(at, 8);
-        a1 = vmladavaq_s16(a1, a_even, row);
-        b1 = vmladavaq_s16(b1, b_even, row);
-        row = ES_HALVES(at, 16);
-        a2 = vmladavaq_s16(a2, a_even, row);
-        b2 = vmladavaq_s16(b2, b_even, row);
-        row = ES_HALVES(at, 4);
-        a0 = vmladavaq_s16(a0, a_odd, row);
-        b0 = vmladavaq_s16(b0, b_odd, row);
-        row = ES_HALVES(at, 12);
-        a1 = vmladavaq_s16(a1, a_odd, row);
-        b1 = vmladavaq_s16(b1, b_odd, row);
-        row = ES_HALVES(at, 20);
-        a2 = vmladavaq_s16(a2, a_odd, row);
-        b2 = vmladavaq_s16(b2, b_odd, row);
+        ES_ROW(a0, b0, a_even, b_even, 0)
+        ES_ROW(a1, b1, a_even, b_even, 8)
+        ES_ROW(a2, b2, a_even, b_even, 16)
+        ES_ROW(a0, b0, a_odd, b_odd, 4)
+        ES_ROW(a1, b1, a_odd, b_odd, 12)
+        ES_ROW(a2, b2, a_odd, b_odd, 20)
         at = vaddq_n_u32(at, 96);
     }
     uint32_t sum[6] = {(uint32_t)a0, (uint32_t)a1, (uint32_t)a2, (uint32_t)b0, (uint32_t)b1, (uint32_t)b2};
