@@ -22,7 +22,6 @@ from edgesmith.lowering import artifact as artifacts
 from edgesmith.runtimes.iphone import Iphone, Protocol, read_result, write_benchmark
 from edgesmith.runtimes.iphone_app import digest
 
-
 Package = runpy.run_path(str(Path(__file__).with_name("mil_packages.py")))["Package"]
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
