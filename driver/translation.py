@@ -133,12 +133,8 @@ class Translation(Front):
 
     def _bound(self, single: Mapping[str, Array], double: Callable[[], Mapping[str, Array]]) -> Agreement:
         """What may differ in the arithmetic asked for."""
-        from ..ir.ops.quant import Quantize
-
         if self.choices.dtype != "float32":
             return Agreement(cosine=BOUNDS[self.choices.dtype])
-        if any(isinstance(node.op, Quantize) for node in self.computed.nodes):
-            return Agreement(cosine=BOUNDS["int8"])  # halfway between two integers, the last bit decides for a step
         return Agreement(error=max(LEAST_TOLERANCE, ROUNDING * relative_error(single, double())))
 
     def _verify(self, file: Path, written: Written) -> None:

@@ -80,17 +80,14 @@ FLOAT_C: tuple[Pass, ...] = (
 )
 """What brings a float graph into the form that `lowering.c.lower` takes for a library in single precision."""
 
-FLOAT_ONNX: tuple[Pass, ...] = tuple(each for each in FLOAT if not isinstance(each, FoldAffineNorm | NormToRmsnorm))
-"""What makes a float graph lean where a norm is one operator that takes a scale and a shift at no cost, as in ONNX."""
-
-INTEGER_ONNX: tuple[Pass, ...] = tuple(each for each in INTEGER if each in FLOAT_ONNX or isinstance(each, DropPairs))
-"""The same before operands become integers."""
-
-FLOAT_COREML: tuple[Pass, ...] = (
-    DropPairs(),  # half precision has no place for steps of their size
-    *FLOAT_ONNX,
+FLOAT_ONNX: tuple[Pass, ...] = (
+    DropPairs(),  # ONNX Runtime rounds weights anew between pairs, and half precision has no place for such steps
+    *(each for each in FLOAT if not isinstance(each, FoldAffineNorm | NormToRmsnorm)),
 )
-"""What makes a float graph lean for Core ML, where a norm is one operator as well."""
+"""What makes a float graph lean where a norm is one operator with a scale and a shift, as in ONNX and Core ML."""
+
+INTEGER_ONNX: tuple[Pass, ...] = tuple(each for each in INTEGER if each in FLOAT_ONNX)
+"""The same before operands become integers."""
 
 FLOAT_TFLITE: tuple[Pass, ...] = FLOAT
 """What makes a float graph lean where a norm is several operators, as in TFLite: its affine part is folded."""

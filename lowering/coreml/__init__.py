@@ -49,9 +49,9 @@ class CoreML:
 
     def passes(self, dtype: str) -> Sequence[Pass]:
         """Those that leave norms whole: they are single ops here."""
-        from ...ir.passes.pipelines import FLOAT_COREML
+        from ...ir.passes.pipelines import FLOAT_ONNX
 
-        return FLOAT_COREML
+        return FLOAT_ONNX
 
     def outline(self, job: Job) -> Outline:
         """What would be written, by our own account: coremltools takes seconds to load; see `lowering.Backend`."""
