@@ -8,17 +8,15 @@ peers' and the goals, which are marked.
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from spending import spend
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "corpus"))
@@ -59,12 +57,12 @@ CASES = (
 
 @dataclass(frozen=True)
 class Figures:
-    """What one compile gave; `seconds` and `megabytes` are those of the whole `edgesmith compile` process."""
+    """What one compile gave; CPU `seconds` and `mebibytes` are those of the whole `edgesmith compile` process."""
 
     manifest: dict[str, object]
     cosine: float
     seconds: float
-    megabytes: float
+    mebibytes: float
 
 
 def measure(case: Case, folder: Path) -> Figures:
@@ -83,16 +81,15 @@ def measure(case: Case, folder: Path) -> Figures:
     device = board(case, folder)
     command = [sys.executable, "-m", "edgesmith", "compile", str(model), "--target", device, "-o", str(out)]
     command += ["--stream", case.stream, "--ram", f"{case.ram}K", "--calibration", str(folder / "calibration.npy")]
-    began = time.perf_counter()
-    subprocess.run(command, check=True)
-    seconds = time.perf_counter() - began
-    megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / KIB
+    spent = spend(command)
+    if spent.code:
+        raise RuntimeError(f"{case.name}: the compile ended with exit code {spent.code}")
     held_out = arrays[8:].reshape(-1, *shape[1:])
     got = next(iter(edgesmith.run(out, on="host", inputs=held_out, runs=case.samples).outputs.values()))
     name = edgesmith.load(model).inputs[0].name
     exact = [next(iter(one.values())) for one in ort.reference(model, [{name: x[None]} for x in held_out])]
     manifest = json.loads((out / "manifest.json").read_text())
-    return Figures(manifest, mean_cosine(got, np.stack(exact)), seconds, megabytes)
+    return Figures(manifest, mean_cosine(got, np.stack(exact)), spent.seconds, spent.mebibytes)
 
 
 def board(case: Case, folder: Path) -> str:
@@ -128,7 +125,7 @@ def row(case: Case, found: Figures) -> list[str]:
         f"{instructions / macs:.3f}",
         f"{flash['code_flash'] / KIB:.1f} (<= {CODE_GOAL})",
         f"{found.cosine:.5f}" + (f" (>= {case.cosine})" if case.cosine else ""),
-        f"{found.seconds:.0f} s, {found.megabytes:.0f} MB",
+        f"{found.seconds:.0f} s CPU, {found.mebibytes:.0f} MiB",
         case.peer,
     ]
 

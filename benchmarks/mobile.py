@@ -11,7 +11,6 @@ same inputs with one thread, and the figure is the ratio of their median CPU tim
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,13 +24,13 @@ import numpy as np
 import peers
 from rich.console import Console
 from rich.table import Table
+from spending import spend
 
 import edgesmith
 
 CORPUS = Path(__file__).resolve().parent.parent / "tests" / "corpus"
 sys.path.insert(0, str(CORPUS))
 
-MIB = 1 << 20
 COREML = {"efficientformer_l1": 140, "vit_tiny_patch16_224": 200, "efficientformerv2_s0": 190, "repvit_m1_0": 199,
           "fastvit_t8": 87, "mobileone_s1": 90}  # fmt: skip
 STRAYS = ("batch_norm", "erf", "shape", "gather")
@@ -228,14 +227,12 @@ def cost(bench: Bench) -> Iterator[Figure]:
         for backend, target in TARGETS.items():
             out = bench.work / f"cost-{name}-{target}"
             command = [sys.executable, "-m", "edgesmith", "compile", str(exported(name).model), "--target", target]
-            process = subprocess.Popen([*command, "--no-check", "-o", str(out)], stdout=subprocess.DEVNULL)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                yield Figure(name, f"{backend}: CPU seconds", None, seconds, note=f"exit code {process.returncode}")
+            spent = spend([*command, "--no-check", "--json", "-o", str(out)])
+            if spent.code:
+                yield Figure(name, f"{backend}: CPU seconds", None, seconds, note=f"exit code {spent.code}")
                 continue
-            yield Figure(name, f"{backend}: CPU seconds", usage.ru_utime + usage.ru_stime, seconds)
-            yield Figure(name, f"{backend}: peak memory, MiB", usage.ru_maxrss * 1024 / MIB, mebibytes)
+            yield Figure(name, f"{backend}: CPU seconds", spent.seconds, seconds)
+            yield Figure(name, f"{backend}: peak memory, MiB", spent.mebibytes, mebibytes)
 
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
