@@ -16,6 +16,7 @@ from ...ops.integer import LEAST, MOST, QRequantise
 from . import observers
 from .channels_last import IMAGE, Layout, arranged, plain, same_order
 from .choose_scales import Form, ScaleChooser
+from .codes import code_of, noted_codes
 from .fit_weights import Fitted, fit
 
 
@@ -42,8 +43,9 @@ class Lowering:
     """Builds the integer graph of one prepared float graph, node by node."""
 
     def __init__(self, source: Graph, chooser: ScaleChooser, weights: str, code: str = "int8") -> None:
-        """`weights` is the observer of weights, `code` what they are stored in."""
-        self.source, self.chooser, self.weights, self.code = source, chooser, weights, code
+        """`weights` is the observer of weights, `code` what they are stored in where the graph notes nothing else."""
+        self.source, self.chooser, self.weights, self._code = source, chooser, weights, code
+        self._codes = noted_codes(source)
         self.graph = Graph(source.name)
         self.placed: dict[int, Placed] = {}
         self.twins: dict[str, tuple[Value, Layout]] = {}
@@ -151,11 +153,15 @@ class Lowering:
         self.placed[id(value)] = Placed(made, layout, form)
         self.twins[value.name] = (made, layout)
 
+    def code(self, node: Node) -> str:
+        """What the weights of a product are stored in."""
+        return code_of(node, self._codes, self._code)
+
     def fitted(self, node: Node, scaled: Callable[[], Array], form: Form) -> Fitted:
         """The weights of a product as integers; `scaled` gives them, [N, ...] times the scale of an x of `form`."""
-        bias, real = node.optional(2), scaled()
+        bias, real, zero = node.optional(2), scaled(), form.quant.zero_point
         offset = None if bias is None else bias.array
-        return fit(real.reshape(len(real), -1), offset, form.quant.zero_point, reach(form), self.weights, self.code)
+        return fit(real.reshape(len(real), -1), offset, zero, reach(form), self.weights, self.code(node))
 
     def constant(self, array: Array, name: str, quant: Quant | None = None) -> Value:
         """A parameter of the integer graph; equal arrays are one constant, so shared weights stay shared."""
