@@ -15,7 +15,8 @@ from onnx.inliner import inline_local_functions
 
 from ..ir.errors import ModelError
 from ..ir.graph import Array
-from .model import Model, all_nodes, declare, label, reads
+from .fences import check_nodes
+from .model import Model, declare, label, reads
 from .tensors import decode
 
 OLDEST_OPSET = 6
@@ -201,8 +202,7 @@ def _keep(graph: GraphProto, field: str, kept: Iterable[object]) -> None:
 
 def _check(model: Model, path: Path) -> None:
     """Let ONNX judge the structure: names, order, attributes, operand counts."""
-    for node, name in all_nodes(model.graph):
-        _check_node(node, name)
+    check_nodes(model)
     for each in model.graph.input:
         if not each.type.tensor_type.HasField("shape"):
             raise ModelError(
@@ -246,16 +246,6 @@ def _check_outputs(model: Model) -> None:
     lost = [name for name in counts if name not in known]
     if lost:
         raise ModelError(f"nothing computes the output '{lost[0]}'", where=lost, do="export it again")
-
-
-def _check_node(node: NodeProto, name: str) -> None:
-    """What ONNX's checker lets pass; the second would end the process in ONNX's shape inference."""
-    if any(attribute.ref_attr_name for attribute in node.attribute):
-        raise ModelError(f"'{name}' refers to an attribute of no function", where=[name], do="export it again")
-    pieces = [attribute.i for attribute in node.attribute if attribute.name == "num_outputs"]
-    if node.op_type == "Split" and pieces and pieces != [len(node.output)]:
-        what = f"Split '{name}' has {len(node.output)} outputs and says it has {pieces[0]}"
-        raise ModelError(what, where=[name], do="export it again")
 
 
 def _lift_constants(model: Model, folder: Path) -> None:

@@ -35,14 +35,15 @@ def raised(call: Call) -> Result:
     base, exponent = pair(call)
     if base.dtype != "float32" and exponent.dtype == "float32":
         return cast(call, power(call, cast(call, base, "float32"), exponent), base.dtype)
-    return power(call, base, cast(call, exponent, base.dtype))
+    wide = np.result_type(base.dtype, exponent.dtype).name if base.dtype != "float32" else base.dtype
+    return cast(call, power(call, cast(call, base, wide), cast(call, exponent, wide)), base.dtype)
 
 
 @rule("Mod")
 def remainder(call: Call) -> Result:
     """With the sign of the divisor, or with `fmod` that of the dividend."""
     a, b = call[0], call[1]
-    if not call.attr("fmod", 0) or a.dtype.startswith("uint"):
+    if not call.flag("fmod", 0) or a.dtype.startswith("uint"):
         result: Value = call.add(number.Mod(), a, b)
         return result
     size = call.add(number.Mod(), call.add(activation.Abs(), a), call.add(activation.Abs(), b))
@@ -71,8 +72,8 @@ def running_sum(call: Call) -> Result:
     rows, back = axis_last(call, call.x, axis)
     size = rows.shape[-1]
     call.require(size <= 4096, f"over {size} elements")
-    triangle = np.triu(np.ones((size, size)), 1 if call.attr("exclusive", 0) else 0)
-    triangle = triangle.T if call.attr("reverse", 0) else triangle
+    triangle = np.triu(np.ones((size, size)), 1 if call.flag("exclusive", 0) else 0)
+    triangle = triangle.T if call.flag("reverse", 0) else triangle
     matrix = call.constant(triangle, "triangle", rows.dtype)
     product = call.add(MatMul(), call.reshape(rows, (1, size)) if len(rows.shape) == 1 else rows, matrix)
     return turn(call, call.reshape(product, rows.shape), back)

@@ -29,7 +29,7 @@ def grid_sample(call: Call) -> Result:
     aligned = call.flag("align_corners", 0)
     spatial = x.shape[2:]
     call.demand(grid.shape[-1] == len(spatial), f"positions of {grid.shape[-1]} numbers for {len(spatial)} axes")
-    call.demand(0 not in spatial, "an empty image")
+    call.demand(bool(spatial) and 0 not in spatial, "an empty image")
     call.require(mode in ("nearest", "linear", "cubic") and border in ("zeros", "border", "reflection"), f"by {mode}")
     places = [_positions(call, grid, i, size, mode, border, aligned) for i, size in enumerate(spatial)]
     taps = [_taps(call, at, mode) for at in places]

@@ -73,14 +73,14 @@ def gemm(call: Call) -> Result:
     """alpha * a b + beta * c, either matrix transposed; with constant b and vector c it is a Linear."""
     a, b, c = call[0], call[1], call.get(2)
     alpha, beta = call.attr("alpha", 1.0), call.attr("beta", 1.0)
-    if call.attr("transA", 0):
+    if call.flag("transA", 0):
         a = call.add(Transpose((1, 0)), a)
     stored = _stored_transposed(call, b) if b.data is None else transposed(call, b)
     if stored is None:
-        right = call.add(Transpose((1, 0)), b) if call.attr("transB", 0) else b
+        right = call.add(Transpose((1, 0)), b) if call.flag("transB", 0) else b
         y: Value = call.add(MatMul(), a, right)
     else:
-        weight = b if call.attr("transB", 0) else stored
+        weight = b if call.flag("transB", 0) else stored
         width = weight.shape[0]
         fits = (
             c is not None and c.data is not None and c.data.size in (1, width) and c.shape[-1:] in ((), (1,), (width,))

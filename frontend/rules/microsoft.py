@@ -62,7 +62,7 @@ def skip_norm(call: Call) -> Result:
 @rule(OWN + "FusedMatMul", OWN + "TransposeMatMul")
 def fused_product(call: Call) -> Result:
     """alpha * a b, either with its last axes exchanged."""
-    call.require(not call.attr("transBatchA", 0) and not call.attr("transBatchB", 0), "with batches behind rows")
+    call.require(not call.flag("transBatchA", 0) and not call.flag("transBatchB", 0), "with batches behind rows")
     sides = []
     for side, name in ((call[0], "transA"), (call[1], "transB")):
         rank = len(side.shape)
@@ -140,7 +140,7 @@ def _by_heads(call: Call, parts: tuple[Value, ...] | list[Value], mask: Value | 
     scores = mul(call, call.add(MatMul(), q, turn(call, k, (0, 1, 3, 2))), scale)
     n, m = scores.shape[2:]
     lowest = call.attr("mask_filter_value", -10000.0)
-    if call.attr("unidirectional", 0):
+    if call.flag("unidirectional", 0):
         scores = add(call, scores, call.constant(np.where(np.tri(n, m, m - n), 0.0, lowest), "mask"))
     if mask is not None:
         scores = add(call, scores, _masked(call, mask, (n, m), lowest))

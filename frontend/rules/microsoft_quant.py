@@ -97,7 +97,7 @@ def integer_concat(call: Call) -> Result:
 def integer_gemm(call: Call) -> Result:
     """alpha * a b + c, of which c has the scale of the products; real if no scale for the result is given."""
     trans = call.flag("transB", 0)
-    call.require(not call.attr("transA", 0) and call.attr("alpha", 1.0) == 1.0, "scaled or transposed")
+    call.require(not call.flag("transA", 0) and call.attr("alpha", 1.0) == 1.0, "scaled or transposed")
     a, b = _reals(call, 0), to_reals(call, call[3], call[4], call.get(5), 0 if trans else 1)
     y = product(call, a, call.add(Transpose((1, 0)), b) if trans else b)
     bias = call.get(6)

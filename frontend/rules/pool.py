@@ -77,7 +77,7 @@ def _with_places(call: Call, w: Window, spatial: tuple[int, ...]) -> tuple[Value
     """Every element carries its number in the tensor along; of equal ones the first wins."""
     x = call.x
     numbers = np.arange(x.type.size).reshape(x.shape)
-    if call.attr("storage_order", 0):  # within an image the rows run fastest
+    if call.flag("storage_order", 0):  # within an image the rows run fastest
         axes = (0, 1, *reversed(range(2, len(x.shape))))
         numbers = np.arange(x.type.size).reshape([x.shape[i] for i in axes]).transpose(axes)
     places = call.constant(numbers, "places", "int64")

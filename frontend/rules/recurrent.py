@@ -179,7 +179,7 @@ def _lstm(way: Direction, row: Value, state: State) -> State:
     i = i if peep[0] is None else add(call, i, mul(call, c, peep[0]))
     f = f if peep[2] is None else add(call, f, mul(call, c, peep[2]))
     i = way.apply(0, i)
-    f = sub(call, 1.0, i) if call.attr("input_forget", 0) else way.apply(0, f)
+    f = sub(call, 1.0, i) if call.flag("input_forget", 0) else way.apply(0, f)
     c = add(call, mul(call, f, c), mul(call, i, way.apply(1, g)))
     o = way.apply(0, o if peep[1] is None else add(call, o, mul(call, c, peep[1])))
     return mul(call, o, call.add(way.functions[2], c)), c
@@ -189,7 +189,7 @@ def _gru(way: Direction, row: Value, state: State) -> State:
     call, (h, _) = way.call, state
     hidden = h.shape[2]
     xz, xr, xn = _pieces(call, row, 3)
-    if call.attr("linear_before_reset", 0):
+    if call.flag("linear_before_reset", 0):
         hz, hr, hn = _pieces(call, call.add(Linear(), h, way.r, way.bias_r), 3)
         z, r = way.apply(0, add(call, xz, hz)), way.apply(0, add(call, xr, hr))
         inner = mul(call, r, hn)

@@ -93,9 +93,9 @@ def reduction(call: Call) -> Result:
     """Axes are an attribute up to opset 17 (12 for the sum) and an operand after."""
     rank = len(call.x.shape)
     axes = tuple(sorted(call.axis(a, rank) for a in call.setting("axes", 1, ()) or ()))
-    if not axes and call.attr("noop_with_empty_axes", 0) != 1:
+    if not axes and not call.flag("noop_with_empty_axes", 0):
         axes = tuple(range(rank))
-    return REDUCTIONS[call.node.op_type](call, call.x, axes, call.attr("keepdims", 1) == 1)
+    return REDUCTIONS[call.node.op_type](call, call.x, axes, call.flag("keepdims", 1))
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool")

@@ -16,6 +16,13 @@ from .terms import add, axis_last, turn
 PLAIN = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
 ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
+LONGEST = 2**16
+"""Elements of an axis that is resized by a matrix, before and after."""
+LARGEST_MATRIX = 2**24
+"""Its elements: those of images of 4096 pixels."""
+LONGEST_GATHERED = 2**20
+"""Elements of an axis after the nearest ones were picked: half a minute of sound."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -27,6 +34,12 @@ class Sampling:
     cubic: float = -0.75
     antialias: bool = False
     exclude_outside: bool = False
+
+    def bounded(self, source: int, target: int) -> bool:
+        """Whether an axis has a sane number of positions, and its matrix a sane size if it gets one."""
+        if self.mode == "nearest" and self.coordinates != "tf_crop_and_resize":
+            return target <= LONGEST_GATHERED
+        return max(source, target) <= LONGEST and source * target <= LARGEST_MATRIX
 
     def positions(self, source: int, target: int, scale: float, span: tuple[float, float]) -> Array:
         """Where each output element lies in the input, as float64 element numbers."""
@@ -154,8 +167,9 @@ def _resized(call: Call, how: Sampling, plan: _Plan, outside: float) -> Value:
     for axis, size, scale, span in reversed(list(zip(plan.axes, plan.sizes, plan.scales, plan.spans, strict=True))):
         whole = how.coordinates != "tf_crop_and_resize" or span == (0.0, 1.0)
         if not (whole and size == x.shape[axis] and math.isclose(scale, 1.0)):
-            at = how.positions(x.shape[axis], size, scale, span)
-            x = _along(call, x, axis, how, at, scale, outside)
+            source = x.shape[axis]
+            call.demand(how.bounded(source, size), f"an axis of {source} is resized to {size}")
+            x = _along(call, x, axis, how, how.positions(source, size, scale, span), scale, outside)
     return x
 
 
@@ -181,7 +195,8 @@ def _along(call: Call, x: Value, axis: int, how: Sampling, at: Array, scale: flo
         result: Value = call.add(Gather(axis), x, picks)
         return result
     if how.mode == "nearest":
-        matrix = np.eye(source)[how.picks(at, source)]
+        matrix = np.zeros((len(at), source))
+        matrix[np.arange(len(at)), how.picks(at, source)] = 1
     else:
         matrix = how.matrix(at, source, scale)
     call.require(x.dtype == "float32", f"of {x.dtype}")

@@ -36,13 +36,13 @@ def extreme_place(call: Call) -> Result:
     axis = call.axis(call.attr("axis", 0), len(x.shape))
     if call.node.op_type == "ArgMin":
         x = _upside_down(call, x)
-    last = call.attr("select_last_index", 0)
+    last = call.flag("select_last_index", 0)
     if last:
         x = call.add(Slice((-1,), (-(2**31),), (axis,), (-1,)), x)
     place: Value = call.add(search.ArgMax(axis), x)
     if last:
         place = sub(call, x.shape[axis] - 1, place)
-    return place if call.attr("keepdims", 1) == 1 else call.reshape(place, [*x.shape[:axis], *x.shape[axis + 1 :]])
+    return place if call.flag("keepdims", 1) else call.reshape(place, [*x.shape[:axis], *x.shape[axis + 1 :]])
 
 
 def _upside_down(call: Call, x: Value) -> Value:
@@ -58,7 +58,7 @@ def top(call: Call) -> Result:
     """The greatest or least few, in order."""
     x, count = call.x, int(call.array(1, "k").reshape(())) if call.get(1) is not None else call.attr("k")
     axis = call.axis(call.attr("axis", -1), len(x.shape))
-    least = not call.attr("largest", 1)
+    least = not call.flag("largest", 1)
     values, places = call.add(search.TopK(count, axis), _upside_down(call, x) if least else x)
     return (_upside_down(call, values) if least else values), places
 

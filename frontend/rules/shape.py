@@ -179,7 +179,7 @@ def triangle(call: Call) -> Result:
     k = int(call.array(1, "k").reshape(())) if call.get(1) is not None else 0
     call.demand(len(x.shape) >= 2, f"{x.shape} is no matrix")
     ones = np.ones(x.shape[-2:], np.bool_)
-    kept = np.triu(ones, k) if call.attr("upper", 1) else np.tril(ones, k)
+    kept = np.triu(ones, k) if call.flag("upper", 1) else np.tril(ones, k)
     return choose(call, call.constant(kept, "kept", "bool"), x, 0)
 
 

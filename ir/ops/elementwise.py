@@ -31,7 +31,7 @@ class _Binary(Op):
 
     def infer(self, a: Type, b: Type) -> Type:
         """Broadcast shape, common dtype."""
-        require(a.dtype == b.dtype, f"operands have dtypes {a.dtype} and {b.dtype}")
+        require(a.dtype == b.dtype != "bool", f"operands have dtypes {a.dtype} and {b.dtype}")
         return Type(a.dtype, broadcast(a.shape, b.shape))
 
     def reference(self, a: Array, b: Array) -> Array:
@@ -78,9 +78,17 @@ class Div(_Binary):
 
 
 class Pow(_Binary):
-    """a ** b."""
+    """a ** b; of integers the fraction is cut off, which leaves powers of 1 and -1 where b is negative."""
 
     fn = np.power
+
+    def reference(self, a: Array, b: Array) -> Array:
+        """See the class."""
+        if b.dtype.kind != "i":
+            return super().reference(a, b)
+        unit = np.where(np.abs(a) == 1, a, 0)
+        powers = np.where(b < 0, np.where(b & 1, unit, np.abs(unit)), a ** np.maximum(b, 0))
+        return np.asarray(powers, dtype=a.dtype)
 
 
 class Minimum(_Binary):

@@ -10,8 +10,11 @@ import onnx
 
 from edgesmith.frontend import imported, recognised
 from edgesmith.ir.errors import EdgesmithError, InternalError
-from edgesmith.ir.graph import Graph
-from edgesmith.ir.interpret import run
+from edgesmith.ir.graph import Graph, Node
+from edgesmith.ir.interpret import run, trace
+from edgesmith.ir.ops.elementwise import Div, Pow
+from edgesmith.ir.ops.logic import Cast
+from edgesmith.ir.ops.number import Mod
 from edgesmith.ir.passes.pipelines import FLOAT, run_pipeline
 
 MOST_WORK = 20_000_000
@@ -21,8 +24,11 @@ TOLERANCE = 2e-3
 LARGEST_OUTPUT = 1e6
 """Numbers beyond this lose their digits where terms cancel, in any order of summation."""
 
-DOUBTFUL = b"align_corners"
-"""ONNX Runtime fails ONNX's own cases of this way to shrink an image."""
+DOUBTFUL = (
+    ("coordinate_transformation_mode", b"align_corners"),  # to shrink an image: ONNX Runtime fails ONNX's own cases
+    ("sorted", 0),  # the greatest come in any order
+)
+"""Attributes with values for which ONNX Runtime's answer is none, or one of many."""
 
 PHASES = ("import", "recognise", "simplify", "compute", "onnxruntime", "compare")
 FOREIGN = PHASES.index("onnxruntime")
@@ -74,17 +80,52 @@ def judge(path: Path, enter: Callable[[int], None]) -> str:
         enter(5)
         nodes = onnx.load(path).graph.node
         makers = {name: node.op_type for node in nodes for name in node.output}
-        doubtful = any(attribute.s == DOUBTFUL for node in nodes for attribute in node.attribute)
+        doubtful = any(_fact(each) in DOUBTFUL for node in nodes for each in node.attribute)
         _compare("simplified", makers, before, after)
         if expected is not None and not doubtful and all(value.type.size for value in (*plain.inputs, *plain.outputs)):
-            _compare("imported", makers, expected, before)
+            lost = undefined(plain, feeds)
+            _compare("imported", makers, {name: a for name, a in expected.items() if name not in lost}, before)
     return "sound"
+
+
+def _fact(attribute: onnx.AttributeProto) -> tuple[str, bytes | int]:
+    return attribute.name, attribute.i if attribute.type == onnx.AttributeProto.INT else attribute.s
 
 
 def _work(graph: Graph) -> int:
     sizes = sum(value.type.size for node in graph.nodes for value in node.outputs)
     sizes += sum(value.type.size for value in graph.inputs)
     return sizes + sum(node.op.macs(*(v and v.type for v in node.inputs)) for node in graph.nodes)
+
+
+def undefined(graph: Graph, feeds: Arrays) -> set[str]:
+    """Outputs with elements of which every processor makes what it likes, so that there is nothing to compare."""
+    arrays: dict[int, np.ndarray] = {}
+    lost: set[int] = set()
+    for value, array in trace(graph, feeds):
+        arrays[id(value)] = array
+        node = value.producer
+        if node is not None:
+            operands = [each for each in node.inputs if each is not None]
+            if lost.intersection(map(id, operands)) or _overflows(node, array, *(arrays[id(v)] for v in operands)):
+                lost.add(id(value))
+    return {value.name for value in graph.outputs if id(value) in lost}
+
+
+def _overflows(node: Node, result: np.ndarray, *operands: np.ndarray) -> bool:
+    """Whether integers are made of reals or powers beyond them, or divided by 0: C leaves open what that gives."""
+    if result.dtype.kind not in "iu":
+        return False
+    if isinstance(node.op, Div | Mod):
+        return not operands[1].all()
+    if isinstance(node.op, Pow):
+        whole = np.power(operands[0].astype(np.float64), operands[1])
+    elif isinstance(node.op, Cast) and operands[0].dtype.kind == "f":
+        whole = np.trunc(operands[0].astype(np.float64))
+    else:
+        return False
+    limits = np.iinfo(result.dtype)
+    return not np.all((whole >= limits.min) & (whole <= limits.max))
 
 
 def _feeds(graph: Graph) -> dict[str, np.ndarray]:

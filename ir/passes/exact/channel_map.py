@@ -14,6 +14,9 @@ from ...ops.pool import AveragePool, Mean, Sum
 from ...ops.shape import Concat, Expand, Gather, Reshape, Resize, Slice, Split, Transpose
 from ...rewrite import Miss
 
+MOST_CHANNELS = 2**20
+"""Far more than layers have: a map takes 16 bytes for each."""
+
 
 @dataclass(frozen=True, eq=False)
 class ChannelMap:
@@ -29,6 +32,7 @@ class ChannelMap:
 
     def within(self, size: int, start: int) -> ChannelMap:
         """The same map on channels [start, start + len) out of `size`; the others stay as they are."""
+        _check_size(size)
         a, c = np.ones(size), np.zeros(size)
         a[start : start + len(self.a)] = self.a
         c[start : start + len(self.c)] = self.c
@@ -45,12 +49,18 @@ class ChannelMap:
 
     def over(self, size: int, axis: int) -> ChannelMap:
         """The same factor along another axis of that size."""
+        _check_size(size)
         return ChannelMap(axis, np.full(size, self.a[0]), np.zeros(size))
 
     def equals(self, other: ChannelMap) -> bool:
         """Whether both do the same."""
         same = self.axis == other.axis and np.array_equal(self.a, other.a)
         return bool(same and np.array_equal(self.c, other.c))
+
+
+def _check_size(size: int) -> None:
+    if size > MOST_CHANNELS:
+        raise Miss(f"an axis of {size} elements is none of channels")
 
 
 def double(value: Value) -> Array:
@@ -98,6 +108,7 @@ def arithmetic_maps(node: Node) -> tuple[Value, list[ChannelMap]]:
         raise Miss(f"'{constant.name}' varies along axes {axes}, not along one")
     maps = []
     for axis in axes or range(len(shape) - 1, -1, -1):
+        _check_size(shape[axis])
         vector = np.broadcast_to(values.reshape(-1), (shape[axis],))
         maps.append(ChannelMap(axis, *_coefficients(node, vector, constant is left)))
     return data, maps

@@ -19,8 +19,12 @@ from ...ops.elementwise import Div, Mul
 from ...ops.linear import Linear
 from ...ops.norm import BatchNorm
 from ...ops.shape import Expand, Gather, Reshape, Slice, Split, Transpose
+from ...rewrite import Miss
 
 MOVES = (Gather, Reshape, Slice, Split, Transpose)
+
+MOST_NUMBERS = 2**25
+"""Elements of which each is followed: twice as many as of queries, keys and values of SAM's largest model together."""
 
 
 @dataclass
@@ -34,7 +38,14 @@ class Origin:
     lead: tuple[int, ...] | None = None
 
     def numbers(self) -> Array:
-        """The operand's elements as element numbers of the source."""
+        """The operand's elements as element numbers of the source.
+
+        Raises:
+            Miss: There are too many.
+        """
+        shapes = [self.source.shape, *(node.outputs[index].shape for node, index in self.moves)]
+        if max(math.prod(shape) for shape in (*shapes, self._stretched(shapes[-1]))) > MOST_NUMBERS:
+            raise Miss(f"'{self.source.name}' has too many elements to follow each")
         array = np.arange(self.source.type.size).reshape(self.source.shape)
         for node, index in self.moves:
             rest = [value.array for value in node.inputs[1:] if value is not None]
