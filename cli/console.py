@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-import rich.box
-from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
-from rich.table import Table
 
 from ..ir.errors import EdgesmithError
+from .profile import profile
+from .terminal import ERR, OUT, Data, band, new_table, size
 
 __all__ = ["Progress", "bench", "check", "compile", "doctor", "error", "progress", "run", "show", "targets"]
-
-Data = Mapping[str, Any]
-PIPE_WIDTH = 160
-"""Columns for tables where no terminal says how many there are."""
 
 LAYERS, KINDS, OPERATIONS = 5, 12, 20
 FAULTS = ("precision", "meaning")
@@ -31,9 +24,6 @@ NAME = 72
 
 QUIET_SECONDS = 10
 """How long a stage may be silent where nothing can be animated."""
-
-OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Progress:
@@ -78,32 +68,10 @@ def error(error: EdgesmithError) -> None:
     ERR.print(f"[bold red]error:[/] {escape(error.text())}")
 
 
-def size(count: int | None) -> str:
-    """Bytes, with KiB beside them from 1024 on."""
-    if count is None:
-        return "-"
-    return f"{count:,} B" if count < 1024 else f"{count / 1024:,.1f} KiB"
-
-
-def band(data: Data) -> str:
-    """A latency with its kind; one number where both ends agree."""
-    if not data.get("latency_ms"):
-        return "unknown"
-    low, high = data["latency_ms"]
-    return f"{low:,.2f} to {high:,.2f} ms ({data['latency_kind']})"
-
-
-def _table(*columns: str, title: str = "") -> Table:
-    table = Table(*columns, title=title or None, title_justify="left", title_style="bold", box=rich.box.SIMPLE_HEAD)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
-
-
 def fit(data: Data) -> None:
     """The four columns, each beside its budget."""
     memory, flash, columns = data["memory"], data["flash"], data["columns"]
-    table = _table("activation RAM", "runtime RAM", "weights flash", "code flash", title="Fit")
+    table = new_table("activation RAM", "runtime RAM", "weights flash", "code flash", title="Fit")
     table.columns[0].justify = "right"
     table.add_row(*(size(columns[key]) for key in ("activation_ram", "runtime_ram", "weights_flash", "code_flash")))
     OUT.print(table)
@@ -127,7 +95,7 @@ def file(data: Data) -> None:
 
 def truth(data: Data) -> None:
     """The ladder."""
-    table = _table("rung", "samples", "largest error", "cosine", "top-1 agreement", "", title="Truth")
+    table = new_table("rung", "samples", "largest error", "cosine", "top-1 agreement", "", title="Truth")
     for rung in data["verification"]:
         top1 = "" if rung["top1"] is None else f"{rung['top1']:.1%}"
         cosine = "" if rung["cosine"] is None else f"{rung['cosine']:.6f}"
@@ -193,6 +161,8 @@ def run(data: Data) -> None:
         OUT.print(f"  {escape(name)} {output['shape']}: {escape(output['summary'])}")
     if found := data["comparison"]:
         comparison(found)
+    if found := data["profile"]:
+        profile(found)
 
 
 def comparison(data: Data) -> None:
@@ -201,7 +171,7 @@ def comparison(data: Data) -> None:
     shares = [float(row["own"]) / (float(row["peak"]) or 1.0) for row in rows]
     ranked = sorted(range(len(rows)), key=lambda i: (rows[i]["verdict"] not in FAULTS, -shares[i]))[:OPERATIONS]
     title = f"Operations that err most, {len(ranked)} of {len(rows)}; shares of the reference's largest element"
-    table = _table("operation", "from", "largest", "so far", "by itself", "rounding explains", "", title=title)
+    table = new_table("operation", "from", "largest", "so far", "by itself", "rounding explains", "", title=title)
     table.columns[1].justify = table.columns[-1].justify = "left"
     for row in (rows[i] for i in sorted(ranked)):
         peak = float(row["peak"]) or 1.0
@@ -252,7 +222,7 @@ def verdict(ratio: Data) -> str:
 def times(sides: Sequence[Data], warm_ups: int) -> None:
     """Medians and outer tenths."""
     title = f"Milliseconds, {sides[0]['runs']} runs after {warm_ups} to warm up"
-    table = _table("", "CPU median", "p10", "p90", "wall median", "p10", "p90", title=title)
+    table = new_table("", "CPU median", "p10", "p90", "wall median", "p10", "p90", title=title)
     for side in sides:
         figures = [side[clock][key] for clock in ("cpu_ms", "wall_ms") for key in ("median", "p10", "p90")]
         table.add_row(escape(side["name"]), *(f"{figure:,.3f}" for figure in figures))
@@ -271,7 +241,7 @@ def operators(sides: Sequence[Data]) -> None:
     if not kinds:
         return
     names = (escape(side["name"]) for side in sides)
-    table = _table("kind of operator", *names, title="Milliseconds by operator, wall time")
+    table = new_table("kind of operator", *names, title="Milliseconds by operator, wall time")
     for kind in kinds[:KINDS]:
         table.add_row(escape(kind), *(f"{total[kind]:,.3f}" if kind in total else "" for total in sums))
     if rest := kinds[KINDS:]:
@@ -292,7 +262,7 @@ def check(data: Data) -> None:
               f" {data['parameters']:,} parameters")  # fmt: skip
     for family, kinds in data["blocks"].items():
         OUT.print(f"  {family:<12} {counts(kinds)}")
-    table = _table("back end", "takes it", "RAM", "flash or file", "operators", "targets", title="Targets")
+    table = new_table("back end", "takes it", "RAM", "flash or file", "operators", "targets", title="Targets")
     table.columns[1].justify = table.columns[5].justify = "left"
     for way in data["ways"]:
         name = f"{way['backend']} {way['dtype']}" + (f", {way['stream']} stream" if way["stream"] else "")
@@ -370,7 +340,7 @@ def show(data: Data) -> None:
 
 def targets(data: Data) -> None:
     """Devices and budgets."""
-    table = _table("target", "RAM budget", "flash budget", "external flash", "clock", "device")
+    table = new_table("target", "RAM budget", "flash budget", "external flash", "clock", "device")
     table.columns[-1].justify = "left"
     for each in data["targets"]:
         clock = f"{each['clock_hz'] / 1e6:g} MHz" if each["clock_hz"] else "-"
@@ -381,7 +351,7 @@ def targets(data: Data) -> None:
 
 def doctor(data: Data) -> None:
     """Tools, and what their lack costs."""
-    table = _table("", "tool", "version", "needed for", "what to do")
+    table = new_table("", "tool", "version", "needed for", "what to do")
     for column in table.columns:
         column.justify = "left"
     for check in data["checks"]:

@@ -171,6 +171,7 @@ FLASH = click.option("--flash", is_flag=True, help="Write the firmware to the bo
 @click.option("--inputs", type=FILE, help="Inputs as .npy or .npz. Without: the samples kept in the artifact.")
 @click.option("--runs", type=click.IntRange(1), default=1, show_default=True, help="Samples to run at most.")
 @click.option("--check", is_flag=True, help="Compare with the reference, integers bit for bit.")
+@click.option("--profile", is_flag=True, help="Tell where instructions go: by layer, per MAC, by kind of work.")
 @click.option("--arithmetic", help="What an evaluator rounds to float16: declared (by the file), float32 (nothing), "
               "float16 (all results); with -accumulate16 sums as well.")  # fmt: skip
 @click.option("--save", type=FILE, help="Write the outputs to this .npz.")

@@ -13,7 +13,7 @@ import numpy as np
 from ..ir.errors import MachineError, UsageError
 from ..ir.graph import Array, Graph, Quant
 from ..lowering import artifact as artifacts
-from . import boards, culprits
+from . import boards, culprits, profiles
 from .agreement import PROGRAM, Agreement
 from .feeds import Input, Source, samples
 
@@ -47,6 +47,7 @@ class Outcome:
         divergence: The first step that goes wrong, where samples differ and it can be told.
         comparison: Every operation of a file against the graph it was written from, on the first sample that differs,
             else on the first; None unless asked for, and where the runner does not show operations.
+        profile: Where the instructions of the first sample go; None unless asked for.
     """
 
     artifact: Artifact
@@ -57,6 +58,7 @@ class Outcome:
     against: str = ""
     divergence: Divergence | None = None
     comparison: Comparison | None = None
+    profile: dict[str, Any] | None = None
 
     @property
     def samples(self) -> int:
@@ -88,6 +90,7 @@ class Outcome:
             "bound": _bound(self.artifact).text if self.against and self.artifact.manifest["backend"] != "c" else None,
             "divergence": self.divergence.json() if self.divergence else None,
             "comparison": self.comparison.json() if self.comparison else None,
+            "profile": self.profile,
             "outputs": {name: _described(array, classes.get(name, ())) for name, array in self.outputs.items()},
         }
 
@@ -106,18 +109,11 @@ def _described(array: Array, names: Sequence[str]) -> dict[str, Any]:
 
 
 def run(
-    artifact: Artifact | str | PathLike[str],
-    on: str | None = None,
-    inputs: Source | None = None,
-    *,
-    runs: int = 1,
-    check: bool = False,
-    arithmetic: str | None = None,
-    save: str | PathLike[str] | None = None,
-    port: str | None = None,
-    flash: bool = False,
+    artifact: Artifact | str | PathLike[str], on: str | None = None, inputs: Source | None = None, *,
+    runs: int = 1, check: bool = False, profile: bool = False, arithmetic: str | None = None,
+    save: str | PathLike[str] | None = None, port: str | None = None, flash: bool = False,
     progress: Callable[[str], None] | None = None,
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     """Run an artifact.
 
     Args:
@@ -129,6 +125,7 @@ def run(
         check: Compare the integers bit for bit, with the integer reference for the samples kept, else with the host;
             an artifact that is no program is compared with the reference only. Where the runner shows operations,
             each is compared as well.
+        profile: Tell where the instructions of the first sample go; on the emulator only.
         arithmetic: What an evaluator rounds to float16, one of `runtimes.mlprogram.MODES`; "declared" by default.
         save: Write the real outputs to this `.npz`; it must not exist.
         port: Of the board: a serial port, or a URL of pyserial.
@@ -145,6 +142,8 @@ def run(
     device = boards.reached(runner(on or own(opened), opened.manifest["backend"]), port, flash)
     device = culprits.narrowed(device, arithmetic) if arithmetic else device
     _require_vacant(save)
+    if profile:
+        profiles.require_countable(opened, device)
     graph = culprits.kept(opened.folder) if check else None
     feeds, wanted = _feeds(opened, inputs, runs, graph)
     if check:
@@ -152,6 +151,9 @@ def run(
     outcome, raw = _ran(opened, device, feeds, say)
     if check:
         outcome = _checked(outcome, device, feeds, raw, wanted, graph, say)
+    if profile:
+        say("profile")
+        outcome = replace(outcome, profile=profiles.profiled(opened, feeds[0]))
     if save is not None:
         np.savez(save, allow_pickle=False, **outcome.outputs)
     return outcome

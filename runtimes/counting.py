@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 from ..ir.errors import InternalError, MachineError
 from ..lowering.c import toolchain
 
-__all__ = ["Accesses", "Blocks", "NativeBlocks", "PythonBlocks", "library"]
+__all__ = ["Accesses", "Blocks", "Callers", "NativeBlocks", "PythonBlocks", "library"]
 
 SOURCE = Path(__file__).with_name("hooks.c")
-WINDOWS, OTHERS, REGIONS, SUSPECTS = 2, 1024, 16, 256
+WINDOWS, OTHERS, REGIONS, SUSPECTS, RANGES, CALLED = 2, 1024, 16, 256, 64, 8192
 WINDOW_LIMIT = 1 << 21
 U64 = ctypes.c_uint64
 
@@ -67,6 +68,23 @@ class AccessesStruct(ctypes.Structure):
     _fields_ = [
         ("region", Traffic * REGIONS), ("regions", U64), ("register_read", ctypes.c_void_p),
         ("program_counter", U64), ("suspects", U64), ("at", U64 * SUSPECTS), ("address", U64 * SUSPECTS),
+    ]  # fmt: skip
+
+
+class Called(ctypes.Structure):
+    """A block of a shared function, counted for one block that called."""
+
+    _fields_ = [
+        ("site", U64), ("address", U64), ("count", U64), ("size", ctypes.c_uint32), ("_", ctypes.c_uint32),
+    ]  # fmt: skip
+
+
+class CallersStruct(ctypes.Structure):
+    """Counters of shared functions by caller, as `hooks.c` lays them out."""
+
+    _fields_ = [
+        ("low", U64 * RANGES), ("high", U64 * RANGES), ("ranges", U64), ("site", U64), ("used", U64), ("lost", U64),
+        ("called", Called * CALLED),
     ]  # fmt: skip
 
 
@@ -154,6 +172,37 @@ class PythonBlocks(Blocks):
     def taken(self) -> dict[tuple[int, int], int]:
         """Blocks that ran since the last reset."""
         return dict(self._taken)
+
+
+class Callers:
+    """Counts blocks of functions that many call, apart for each block that called one (native only)."""
+
+    def __init__(self, engine: Any, shared: Sequence[tuple[int, int]]) -> None:
+        """Count in `engine` the functions at these addresses, [low, high) each."""
+        from unicorn import UC_HOOK_BLOCK
+
+        if len(shared) > RANGES:
+            raise InternalError(f"{len(shared)} shared functions are more than the {RANGES} that can be told apart")
+        self._library = library()
+        self._struct = CallersStruct(ranges=len(shared))
+        for index, (low, high) in enumerate(shared):
+            self._struct.low[index], self._struct.high[index] = low, high
+        _add(engine, UC_HOOK_BLOCK, self._library.on_shared_block, self._struct)
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        ctypes.memset(self._struct.called, 0, ctypes.sizeof(self._struct.called))
+        self._struct.site = self._struct.used = self._struct.lost = 0
+
+    def taken(self) -> dict[int, dict[tuple[int, int], int]]:
+        """By the address of the block that called: executions by (address, bytes) of each block of what it called."""
+        if self._struct.lost:
+            raise InternalError("too many callers of shared functions for an exact count")
+        found: dict[int, dict[tuple[int, int], int]] = {}
+        for called in self._struct.called:
+            if called.count:
+                found.setdefault(called.site, {})[called.address, called.size] = called.count
+        return found
 
 
 class Accesses:

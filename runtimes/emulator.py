@@ -14,6 +14,8 @@ from .. import targets
 from ..ir.errors import InternalError
 from ..lowering.c import toolchain
 from . import artifact as artifacts
+from . import inlining
+from .kinds import is_shared
 from .machine import Fault, Machine, Result
 from .runner import Layer, Measurement, Runner, Session
 
@@ -42,15 +44,24 @@ class Profile:
 class Program:
     """A generated library, built for its target and loaded into the emulator once, called as often as needed."""
 
-    def __init__(self, artifact: Path, *, strict: bool = False) -> None:
-        """Build the artifact in this folder; `strict` as in `Machine`."""
+    def __init__(self, artifact: Path, *, strict: bool = False, debug: bool = False) -> None:
+        """Build the artifact in this folder; `strict` as in `Machine`.
+
+        With `debug` the same code comes with word of what was inlined where, and shared functions are counted by
+        caller.
+        """
         self.library = artifacts.load(artifact)
         self.target = targets.get(self.library.target)
         entries = [self.library.run, self.library.arena]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{self.library.name}.elf"
-            toolchain.compile_elf(self.library.sources, self.target, path, entries, stack=self.library.stack_bytes)
+            flags = ["-g1"] if debug else []
+            stack = self.library.stack_bytes
+            toolchain.compile_elf(self.library.sources, self.target, path, entries, stack=stack, flags=flags)
             self.machine = Machine(self.target, path, strict=strict)
+            if debug:
+                self.inlining = inlining.load(path)
+                self.machine.share([f for f in self.machine.image.functions if is_shared(f.name)])
             self.sizes = toolchain.section_sizes(path, self.target)
 
     def call(self, arrays: Sequence[np.ndarray], *, paint: int = 0) -> tuple[list[np.ndarray], Result]:

@@ -1,7 +1,8 @@
-/* Counting callbacks for the emulator: exact executions per basic block, and, in strict mode, every memory access. */
+/* Counting callbacks for the emulator: exact executions per basic block, by caller too where functions are shared, and,
+ * in strict mode, every memory access. */
 #include <stdint.h>
 
-enum { WINDOWS = 2, OTHERS = 1024, REGIONS = 16, SUSPECTS = 256 };
+enum { WINDOWS = 2, OTHERS = 1024, REGIONS = 16, SUSPECTS = 256, RANGES = 64, CALLED = 8192 };
 
 typedef struct {
     uint64_t base, span;         /* guest addresses covered: [base, base + span) */
@@ -33,6 +34,18 @@ typedef struct {
     uint64_t at[SUSPECTS], address[SUSPECTS];
 } Accesses;
 
+typedef struct {
+    uint64_t site, address, count; /* the block that called, and one that ran for it */
+    uint32_t size, unused;
+} Called;
+
+typedef struct {
+    uint64_t low[RANGES], high[RANGES], ranges; /* the shared functions */
+    uint64_t site;                 /* the last block outside them */
+    uint64_t used, lost;
+    Called called[CALLED];         /* open addressing by site, address and size */
+} Callers;
+
 static void count_other(Blocks *blocks, uint64_t address, uint32_t size) {
     for (uint64_t i = 0; i < blocks->others; i++) {
         Block *block = &blocks->other[i];
@@ -54,6 +67,29 @@ void on_block(void *engine, uint64_t address, uint32_t size, Blocks *blocks) {
         break;
     }
     count_other(blocks, address, size);
+}
+
+/* Blocks of shared functions, apart for each block outside from which they were entered; what they call is theirs. */
+void on_shared_block(void *engine, uint64_t address, uint32_t size, Callers *callers) {
+    (void)engine;
+    int shared = 0;
+    for (uint64_t i = 0; i < callers->ranges && !shared; i++)
+        shared = address >= callers->low[i] && address < callers->high[i];
+    if (!shared) { callers->site = address; return; }
+    uint64_t at = (callers->site * 31 + address * 17 + size) >> 1;
+    for (int tried = 0; tried < CALLED; tried++, at++) {
+        Called *called = &callers->called[at % CALLED];
+        if (called->count == 0) {
+            *called = (Called){callers->site, address, 1, size, 0};
+            callers->used++;
+            return;
+        }
+        if (called->site == callers->site && called->address == address && called->size == size) {
+            called->count++;
+            return;
+        }
+    }
+    callers->lost++;
 }
 
 /* Words that straddle an alignment boundary are noted with the instruction's address: the core allows that to plain

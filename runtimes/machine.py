@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class Result:
         stack: Bytes of stack that changed, from its top down, with the given paint.
         seconds: Time on this computer; says nothing about the device.
         traffic: Bytes (read, written) by region, caches ignored; strict mode only.
+        called: Executions of blocks of shared functions, which are among `blocks`, by the address of the block that
+            called them; only where `share` named such functions.
     """
 
     value: int
@@ -63,6 +66,7 @@ class Result:
     stack: int
     seconds: float
     traffic: dict[str, tuple[int, int]] = field(default_factory=dict)
+    called: dict[int, dict[tuple[int, int], int]] = field(default_factory=dict, repr=False)
 
 
 def pattern(size: int, paint: int) -> np.ndarray:
@@ -99,6 +103,11 @@ class Machine:
         self._blocks = counting.NativeBlocks(self._engine, code) if native else counting.PythonBlocks(self._engine)
         watched = [(region.name, region.origin, region.size) for region in target.regions]
         self._accesses = counting.Accesses(self._engine, self._isa.program_counter, watched) if strict else None
+        self._callers: counting.Callers | None = None
+
+    def share(self, functions: Sequence[elf.Symbol]) -> None:
+        """Count these functions by caller as well, from now on; before the first call, or the emulator misses some."""
+        self._callers = counting.Callers(self._engine, [(f.address, f.address + f.size) for f in functions])
 
     def _map(self) -> None:
         from unicorn import UC_HOOK_MEM_INVALID, UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ, UC_PROT_WRITE
@@ -187,7 +196,7 @@ class Machine:
         self.write(low, pattern(high - low, paint))
         start = self._enter(self.address(function), high, arguments)
         self._invalid = None
-        for counter in (self._blocks, self._accesses):
+        for counter in (self._blocks, self._accesses, self._callers):
             if counter is not None:
                 counter.reset()
         began = time.perf_counter()
@@ -217,8 +226,8 @@ class Machine:
         per_function: dict[str, int] = {}
         harness = 0
         for (address, size), count in blocks.items():
-            length = len(self._isa.lengths(bytes(self._engine.mem_read(address, size))))
-            if HARNESS_ORIGIN <= address < HARNESS_ORIGIN + HARNESS_SIZE:
+            length = len(self.lengths(address, size))
+            if self.is_harness(address):
                 harness += count * length
                 continue
             name = self.image.function_at(address)
@@ -231,7 +240,17 @@ class Machine:
             traffic = self._accesses.traffic()
         ordered = dict(sorted(per_function.items(), key=lambda item: (-item[1], item[0])))
         signed = value - (1 << 32) if value >> 31 else value
-        return Result(signed, sum(ordered.values()), harness, ordered, blocks, stack, seconds, traffic)
+        called = self._callers.taken() if self._callers is not None else {}
+        return Result(signed, sum(ordered.values()), harness, ordered, blocks, stack, seconds, traffic, called)
+
+    @staticmethod
+    def is_harness(address: int) -> bool:
+        """Whether code at an address stands for the application, which no count of the library includes."""
+        return HARNESS_ORIGIN <= address < HARNESS_ORIGIN + HARNESS_SIZE
+
+    def lengths(self, address: int, size: int) -> list[int]:
+        """Lengths of the instructions of a block."""
+        return self._isa.lengths(bytes(self._engine.mem_read(address, size)))
 
     def _check_alignment(self, accesses: counting.Accesses) -> None:
         for pc, address in accesses.suspects():

@@ -44,7 +44,7 @@ HOMES = {
     "ziglang": ("lowering/c/toolchain.py",),
     "jinja2": ("lowering/c/", "driver/report/"),
     "click": ("cli/",),
-    "rich": ("cli/console.py",),
+    "rich": ("cli/",),
     "coremltools": ("lowering/coreml/", "runtimes/coreml.py"),
     "PIL": ("runtimes/coreml.py",),
     "tvm": ("lowering/tvm/", "runtimes/tvm.py"),
@@ -55,10 +55,12 @@ HOMES = {
     "ortools": ("ir/",),
     "scipy": ("ir/",),
     "serial": ("runtimes/board.py",),
+    "pymoo": ("nas/engine/strategies.py",),
+    "ray": ("nas/engine/ray.py",),
 }
 """Third-party packages beside numpy, and the only places that may import them."""
 
-HEAVY = {"onnxruntime", "ortools", "unicorn", "coremltools", "tvm", "torch", "scipy"}
+HEAVY = {"onnxruntime", "ortools", "unicorn", "coremltools", "tvm", "torch", "scipy", "pymoo", "ray"}
 """Slow to import: only inside the functions that use them."""
 
 

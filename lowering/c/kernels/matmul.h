@@ -29,14 +29,18 @@ typedef struct {
     const int16_t *curve;   /* int16 -> int16, 257 points */
 } es_scale;
 
-ES_INLINE int32_t es_value(const es_scale *s, int32_t acc, int32_t mult)
+ES_INLINE int32_t es_tabled(const es_scale *s, int32_t value)
 {
-    int32_t value = es_clamp(es_requant(acc, mult, s->pre, s->zero), s->low, s->high);
     if (s->table8)
         return s->table8[value + 128];
     if (s->table16)
         return s->table16[value + 128];
     return s->curve ? es_curve(value, s->curve) : value;
+}
+
+ES_INLINE int32_t es_value(const es_scale *s, int32_t acc, int32_t mult)
+{
+    return es_tabled(s, es_clamp(es_requant(acc, mult, s->pre, s->zero), s->low, s->high));
 }
 
 /* `first` = number of the tile's first row among all rows, for stores by row. bias may be NULL. */

@@ -1,0 +1,48 @@
+"""Printing of a profile: what the instructions of an inference are for, and in which layers and functions they run."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+
+from .terminal import OUT, Data, new_table
+
+__all__ = ["profile"]
+
+LAYERS, FUNCTIONS, NAME = 24, 10, 60
+
+
+def profile(data: Data) -> None:
+    """Shares by kind of work, then layers in order of execution, then functions."""
+    total = data["instructions"] or 1
+    per_mac = f", {data['per_mac']:.3f} per MAC" if data["per_mac"] else ""
+    title = f"Instructions, {data['instructions']:,} for {data['macs']:,} MACs{per_mac}"
+    table = new_table("for", "instructions", "share", title=title)
+    for name, count in data["kinds"].items():
+        table.add_row(escape(name), f"{count:,}", f"{count / total:.2%}")
+    OUT.print(table)
+    layers(data)
+    table = new_table("function", "instructions", "share", "executed blocks", title="By function")
+    for each in data["functions"][:FUNCTIONS]:
+        count = each["instructions"]
+        table.add_row(escape(each["name"]), f"{count:,}", f"{count / total:.2%}", f"{each['blocks']:,}")
+    OUT.print(table)
+
+
+def layers(data: Data) -> None:
+    """The layers that take most, in order of execution, each with its two greatest kinds of work; the rest summed."""
+    total = data["instructions"] or 1
+    ranked = sorted(data["layers"], key=lambda layer: -layer["instructions"])
+    least = ranked[:LAYERS][-1]["instructions"] if ranked else 0
+    shown = [layer for layer in data["layers"] if layer["instructions"] >= least][:LAYERS]
+    table = new_table("layer", "instructions", "share", "MACs", "per MAC", "mostly", title="By layer")
+    table.columns[-1].justify = "left"
+    for layer in shown:
+        count = layer["instructions"]
+        mostly = ", ".join(f"{name} {n / (count or 1):.0%}" for name, n in list(layer["kinds"].items())[:2])
+        per_mac = f"{layer['per_mac']:.3f}" if layer["per_mac"] else "-"
+        name = f"{escape(layer['name'][-NAME:])} [dim]{escape(layer['kind'])}[/]"
+        table.add_row(name, f"{count:,}", f"{count / total:.2%}", f"{layer['macs']:,}", per_mac, escape(mostly))
+    if rest := len(data["layers"]) - len(shown):
+        count = data["instructions"] - sum(layer["instructions"] for layer in shown)
+        table.add_row(f"{rest} more", f"{count:,}", f"{count / total:.2%}", "", "", "")
+    OUT.print(table)
