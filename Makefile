@@ -48,7 +48,7 @@ $(VENV)/.installed: pyproject.toml setup.py | $(BIN)/python
 
 $(VENV)/.installed-train: pyproject.toml setup.py | $(BIN)/python
 	@echo "Installing what the tests need, PyTorch and every back end among it (several GB, once) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,train,coreml,tflite,tvm,board]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,train,coreml,tflite,tvm,board,search,ray]'
 	touch $(VENV)/.installed $@
 
 clean:

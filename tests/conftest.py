@@ -26,6 +26,8 @@ NEEDS = {
     "coreml": ("coremltools",),
     "tvm": ("tvm",),
     "tflite": ("ai_edge_litert", "flatbuffers"),
+    "search": ("pymoo",),
+    "ray": ("ray",),
 }
 """Which packages the tests of a marker need."""
 
