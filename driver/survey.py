@@ -62,13 +62,13 @@ class Way:
         """The budgets of a device that are sure to be too small."""
         if self.backend != "c" or self.outline is None or self.lacks:
             return []
-        from ..lowering.c.lower import CODE_RESERVE
+        from ..lowering.c.lower import code_reserve
 
         flash = device.flash_budget
         room = None if flash is None else flash + (device.external_flash_budget or 0)
         rows = (
             ("RAM", self.memory["bytes"] + STACK_ALLOWANCE, device.ram_budget),
-            ("flash", self.outline.size + CODE_RESERVE, room),
+            ("flash", self.outline.size + code_reserve(device), room),
         )
         return [{"what": what, "needs": n, "budget": most} for what, n, most in rows if most is not None and n > most]
 

@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import targets
 from ..ir.errors import UsageError
 
 __all__ = ["Artifact", "Piece", "Step", "Tensor", "load"]
+
+PLENTY = 8192
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,17 @@ def load(folder: Path) -> Artifact:
         return Artifact(
             folder, manifest["name"], target, tuple(map(_tensor, manifest["inputs"])),
             tuple(map(_tensor, manifest["outputs"])), symbols["run"], symbols["arena"], tuple(sources),
-            manifest.get("stack_bytes", 8192), symbols.get("step", ""), tuple(map(_step, manifest.get("steps", ()))),
+            manifest.get("stack_bytes") or _stack(target), symbols.get("step", ""),
+            tuple(map(_step, manifest.get("steps", ()))),
         )  # fmt: skip
     except KeyError as error:
         raise UsageError("manifest.json lacks a key", where=[str(path)], why=f"{error}") from error
+
+
+def _stack(target: str) -> int:
+    """Bytes to keep for the stack: plenty, but no more than a quarter of what a small device has."""
+    ram = targets.get(target).ram
+    return PLENTY if ram is None else min(PLENTY, ram.size // 4)
 
 
 def _tensor(entry: Mapping[str, Any]) -> Tensor:

@@ -49,6 +49,7 @@ PACKAGES = (
 COMMANDS = (
     ("openocd", ("--version",), "openocd", "writing firmware to boards (or pip install openocd-esp32)"),
     ("arm-none-eabi-gcc", ("--version",), "gcc-arm-none-eabi", "a second compiler for Cortex-M"),
+    ("riscv64-unknown-elf-gcc", ("--version",), "gcc-riscv64-unknown-elf", "a second compiler for RISC-V"),
     ("qemu-system-arm", ("--version",), "qemu-system-arm", "emulating a Cortex-M55, and a second opinion on others"),
 )
 

@@ -122,23 +122,29 @@ def symbol(name: str) -> str:
     return f"m_{cleaned}" if taken or cleaned[0].isdigit() or re.match("es(_|$)", cleaned) else cleaned
 
 
+def code_reserve(target: Target) -> int:
+    """Bytes of a device's internal flash kept for code: no more than half of what a small one has."""
+    internal = target.flash_budget or 0
+    return CODE_RESERVE if internal > CODE_RESERVE else internal // 2
+
+
 def place_constants(constants: Constants, target: Target) -> set[str]:
     """Which constants go to external flash; none on a target without budgets.
 
     Raises:
         BudgetError: They fit neither.
     """
-    internal = target.flash_budget
-    if internal is None or constants.nbytes <= internal - CODE_RESERVE:
+    internal, reserve = target.flash_budget, code_reserve(target)
+    if internal is None or constants.nbytes <= internal - reserve:
         return set()
-    external = constants.place(internal - CODE_RESERVE)
+    external = constants.place(internal - reserve)
     room = target.external_flash_budget or 0
     need = sum(len(item.data) for item in constants.items.values() if item.name in external)
     if need > room:
         have = f"{internal} bytes of internal flash and {room} of external flash"
         do = "a smaller model, or a target with more flash"
         what = f"the weights take {constants.nbytes} bytes and do not fit {target.name}"
-        raise BudgetError(what, why=f"it has {have}, {CODE_RESERVE} of them kept for code", do=do)
+        raise BudgetError(what, why=f"it has {have}, {reserve} of them kept for code", do=do)
     return external
 
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import shutil
 import struct
-import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from ...ir.errors import BudgetError, MachineError, UsageError
+from ...ir.errors import UsageError
 from ...targets import Target
-from .. import zig
 from ..zig import cache_folder
+from .compilers import Compiler, find, probe, run
 
 __all__ = [
     "Compiler", "Sizes", "cache_folder", "compile_elf", "compile_shared", "find", "linker_script", "probe",
@@ -27,98 +22,11 @@ __all__ = [
 COMMON = ("-std=c11", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-fomit-frame-pointer")
 DEVICE = ("-ffreestanding", "-ffunction-sections", "-fdata-sections")
 WARNINGS = ("-Wall", "-Wextra", "-Werror=implicit-function-declaration")
-FEATURE_MACROS = {"dsp": "__ARM_FEATURE_DSP", "fpu": "__ARM_FP", "mve": "__ARM_FEATURE_MVE"}
 
 SHF_WRITE, SHF_ALLOC, SHT_NOBITS = 1, 2, 8  # the ELF format's own numbers
 
 # Code that only drives a run (camera, callbacks) lies outside every real region, so that no budget counts it.
 HARNESS_ORIGIN, HARNESS_SIZE = 0x68000000, 0x10000
-
-
-@dataclass(frozen=True)
-class Compiler:
-    """A C compiler: the start of its command line and the dialect of its flags ("zig" or "gcc")."""
-
-    name: str
-    command: tuple[str, ...]
-
-    def target_flags(self, target: Target) -> tuple[str, ...]:
-        """Flags that select the target's core, spelled for this compiler."""
-        if self.name == "zig":
-            return ("-target", target.core.zig_target, f"-mcpu={target.core.zig_cpu}")
-        return target.core.gcc_flags
-
-
-def find(name: str = "zig") -> Compiler:
-    """The compiler called "zig" (default) or "gcc" (arm-none-eabi).
-
-    Raises:
-        MachineError: It is not installed; says what to install.
-    """
-    if name == "zig":
-        return Compiler("zig", zig.command())
-    if name == "gcc":
-        path = shutil.which("arm-none-eabi-gcc")
-        if path is None:
-            raise MachineError("arm-none-eabi-gcc is not on the path", do="apt install gcc-arm-none-eabi")
-        return Compiler("gcc", (path,))
-    raise UsageError(f"unknown compiler '{name}'", do="use zig or gcc")
-
-
-def _run(command: Sequence[str], *, what: str, where: Iterable[Path] = ()) -> str:
-    """Run a compiler with its caches in our own folder; its standard output. Raises what its messages mean."""
-    done = subprocess.run(command, capture_output=True, text=True, env=zig.environment(), check=False)
-    if done.returncode == 0:
-        return done.stdout
-    lines = [line for line in done.stderr.splitlines() if re.search(r"error|undefined|overflowed|will not fit", line)]
-    _raise_overflow(lines)
-    undefined = sorted(set(re.findall(r"undefined (?:symbol: |reference to [`'])([\w.]+)", done.stderr)))
-    do = "software arithmetic was asked for: use integers only" if any("aeabi" in name for name in undefined) else ""
-    why = "\n".join(lines[:12]) or done.stderr[-2000:] or f"exit status {done.returncode}"
-    raise MachineError(what, where=[*undefined, *map(str, where)], why=why, do=do)
-
-
-def _raise_overflow(lines: Iterable[str]) -> None:
-    """Raise the region that overflowed with the linker's figure, the only one that counts padding."""
-    found = [re.search(r"region [`'](\w+)'?.*?overflowed by (\d+) bytes", line) for line in lines]
-    # lld reports each section that ends outside: the last to be placed tells what all of them lack together.
-    missing = max(((int(match[2]), match[1], match.string.strip()) for match in found if match), default=None)
-    if missing is not None:
-        do = "a smaller model, or a device with more of it"
-        raise BudgetError(f"{missing[1]} is too small by {missing[0]} bytes", why=missing[2], do=do)
-
-
-def probe(target: Target, compiler: Compiler | None = None) -> dict[str, str]:
-    """The macros that the compiler predefines for a target, after checking that none of its features went missing.
-
-    `cortex_m7` without an FPU suffix, for one, means soft float to zig, and nothing else ever says so.
-
-    Raises:
-        MachineError: A feature the target promises is off.
-    """
-    return dict(_probe(target, compiler or find()))
-
-
-@cache
-def _probe(target: Target, compiler: Compiler) -> tuple[tuple[str, str], ...]:
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "probe.c"
-        source.write_text("")
-        command = [*compiler.command, *compiler.target_flags(target), "-O2", "-dM", "-E", str(source)]
-        printed = _run(command, what=f"{compiler.name} knows no core for {target.name}")
-    macros = tuple((name, value) for name, value in re.findall(r"#define (\w+) ?(.*)", printed))
-    defined = {name for name, _ in macros}
-    wanted = [(feature, FEATURE_MACROS[feature]) for feature in target.core.features if feature in FEATURE_MACROS]
-    missing = [f"{feature} ({macro})" for feature, macro in wanted if macro not in defined]
-    if missing:
-        flags = " ".join(compiler.target_flags(target))
-        raise MachineError(
-            f"{compiler.name} would build {target.name} without: {', '.join(missing)}",
-            where=[flags],
-            why="the CPU string does not switch the feature on; the code would run many times slower in silence",
-            do="correct [core] in the target's file, or use a compiler version that knows these flags",
-        )
-    return macros
 
 
 def linker_script(
@@ -201,7 +109,7 @@ def compile_elf(
         stack: Bytes kept for the stack, between the symbols `es_stack_low` and `es_stack_high`.
         optimise: `-O1` or higher: at -O0 zig links a sanitiser's run time of 370 KB.
         flags: More compiler flags, such as `-DNAME=1`.
-        compiler: What `find` returns; zig by default.
+        compiler: What `find` returns for the target.
         harness: Where code that only drives a run lies: (origin, bytes).
 
     Returns:
@@ -211,7 +119,7 @@ def compile_elf(
         MachineError: No compiler, a missing feature, or sources that do not compile.
         BudgetError: A memory region is too small.
     """
-    compiler = compiler or find()
+    compiler = compiler or find(target)
     if optimise == "-O0":
         raise UsageError("-O0 is not supported for a device", why="zig links its sanitiser then", do="-O1 or higher")
     layout = linker_script(target, entries, stack, harness)
@@ -226,8 +134,8 @@ def compile_elf(
     command += [*(f"-I{folder}" for folder in folders), *_data_digest(files, folders), *flags]
     command += ["-Wl,--gc-sections", f"-Wl,-T,{script}"] + ([f"-Wl,-e,{entries[0]}"] if entries else [])
     command += ["-fstack-size-section"] if compiler.name == "zig" else []
-    command += [] if "soft" in target.core.features else ["-nostdlib"]
-    _run([*command, *map(str, files), "-o", str(out)], what=f"could not build for {target.name}", where=files)
+    command += [*map(str, files), *compiler.library_flags(target), "-o", str(out)]
+    run(command, what=f"could not build for {target.name}", where=files)
     return out
 
 
@@ -245,7 +153,7 @@ def compile_shared(
     out.parent.mkdir(parents=True, exist_ok=True)
     command = [*compiler.command, optimise, *COMMON, *WARNINGS, "-fPIC", "-shared", *flags]
     command += [*(f"-I{folder}" for folder in folders), *_data_digest(files, folders)]
-    _run([*command, *map(str, files), "-o", str(out)], what="could not build for this computer", where=files)
+    run([*command, *map(str, files), "-o", str(out)], what="could not build for this computer", where=files)
     return out
 
 
