@@ -105,6 +105,15 @@ def test_fitted_weights_are_storable_and_near(code):
 
 
 @pytest.mark.parametrize("code", CODES)
+def test_weights_that_a_code_holds_are_not_rounded_again(code):
+    for seed in range(4):
+        scale = np.random.default_rng(seed).uniform(1e-4, 10, (6, 1))
+        held = (matrix(code, 6, 70, seed) * scale).astype(np.float32)
+        fitted = fit(held, None, 0, 128, code=code)
+        assert np.allclose(fitted.w * fitted.scale[:, None], held, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("code", CODES)
 def test_no_other_scale_of_the_search_is_nearer(code):
     real = np.random.default_rng(4).standard_normal((3, 64))
     best = coarse(code, real)

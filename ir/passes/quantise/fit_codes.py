@@ -19,6 +19,16 @@ __all__ = ["CODES", "FIT", "coarse"]
 UNITS = {"int4": 7 * LARGEST_MULTIPLIER, "shift": 64, "ternary": 1}
 """Largest value of each code."""
 
+PEAKS = {
+    "int4": np.unique(np.outer(np.arange(1, 9), np.arange(1, LARGEST_MULTIPLIER + 1))),
+    "shift": np.array([64]),
+    "ternary": np.array([1]),
+}
+"""What the largest weight of a row may be in units of its scale."""
+
+WHOLE = 1e-3
+"""How near to whole numbers weights are that somebody has rounded and stored in single precision."""
+
 CLIPS = np.geomspace(1.0, 0.35, 22)
 """Shares of a row's largest weight that its largest code may stand for."""
 
@@ -57,8 +67,17 @@ CODES = tuple(FIT)
 
 
 def coarse(code: str, real: Array) -> Array:
-    """The scale of each row [N] of real weights [N, K] with the least squared error in a code."""
+    """The scale of each row [N] of real weights [N, K] with the least squared error in a code.
+
+    Weights that a code holds as they are, up to a scale, keep that scale: who has rounded well is not rounded again.
+    """
     peak = np.maximum(np.abs(real).max(axis=1, initial=0.0), np.finfo(np.float64).tiny)
     scales = peak * CLIPS[:, None] / UNITS[code]
     errors = [((FIT[code](real / scale[:, None]) * scale[:, None] - real) ** 2).sum(axis=1) for scale in scales]
-    return np.asarray(np.take_along_axis(scales, np.argmin(errors, axis=0)[None], axis=0)[0])
+    best = np.take_along_axis(scales, np.argmin(errors, axis=0)[None], axis=0)[0]
+    for value in PEAKS[code]:
+        units = real * (value / peak)[:, None]
+        whole = np.abs(units - np.rint(units)).max(axis=1, initial=0.0) < WHOLE
+        whole[whole] = (FIT[code](units[whole]) == np.rint(units[whole])).all(axis=1)
+        best[whole] = peak[whole] / value
+    return np.asarray(best)
