@@ -76,8 +76,9 @@ def coarse(code: str, real: Array) -> Array:
     errors = [((FIT[code](real / scale[:, None]) * scale[:, None] - real) ** 2).sum(axis=1) for scale in scales]
     best = np.take_along_axis(scales, np.argmin(errors, axis=0)[None], axis=0)[0]
     for value in PEAKS[code]:
-        units = real * (value / peak)[:, None]
-        whole = np.abs(units - np.rint(units)).max(axis=1, initial=0.0) < WHOLE
-        whole[whole] = (FIT[code](units[whole]) == np.rint(units[whole])).all(axis=1)
-        best[whole] = peak[whole] / value
+        units = real / peak[:, None] * value
+        whole = np.flatnonzero(np.abs(units - np.rint(units)).max(axis=1, initial=0.0) < WHOLE)
+        if whole.size:
+            held = whole[(FIT[code](units[whole]) == np.rint(units[whole])).all(axis=1)]
+            best[held] = peak[held] / value
     return np.asarray(best)
