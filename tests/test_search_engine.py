@@ -228,6 +228,33 @@ def test_a_genome_that_kills_every_worker_fails_alone(toys, drawn, tmp_path):
     assert not mended.failed and len(mended.candidates) == drawn.generations * drawn.population
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_actor_of_ray_that_dies_is_replaced(toys, drawn, tmp_path, monkeypatch):
+    from edgesmith.nas.engine.ray import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    whole = search(toys.Toy(), drawn, journal=tmp_path / "whole")
+    victim = key(whole.candidates[9].genome)
+    with Cluster(toys.Toy(dies=victim, marks=str(tmp_path)), 3) as crew:
+        result = search(toys.Toy(), drawn, journal=tmp_path / "again", crew=crew)
+    assert (tmp_path / "died").exists() and not result.failed
+    assert toys.shown(result) == toys.shown(whole)
+
+
+@pytest.mark.ray
+def test_an_address_without_a_cluster_is_told(toys):
+    from edgesmith.nas.engine.ray import Cluster
+
+    with pytest.raises(MachineError, match="no Ray cluster at 127.0.0.1:1"):
+        Cluster(toys.Toy(), 1, "127.0.0.1:1")
+
+
+def test_a_problem_that_workers_cannot_load_is_told_at_once(toys, drawn, journal):
+    with Local(toys.Absent(), 2) as crew, pytest.raises(MachineError, match=r"(?s)cannot load.*only at home"):
+        search(toys.Absent(), drawn, journal=journal, crew=crew)
+
+
 def test_judgements_that_all_fail_end_the_search_and_are_tried_anew(toys, drawn, journal):
     with pytest.raises(ModelError, match=r"(?s)none of the 8 networks of round 1.*OSError: no data \(toy_search.py"):
         search(toys.Toy(raises="no data"), drawn, journal=journal)

@@ -76,6 +76,13 @@ class Toy:
             os.kill(os.getpid(), 9)
 
 
+class Absent(Toy):
+    """Needs something that workers do not have."""
+
+    def __setstate__(self, state):
+        raise ImportError("only at home")
+
+
 def shown(result):
     """A front as text: equal for equal fronts."""
     return json.dumps([[key(each.genome), each.quality, each.costs.flash, each.costs.ram] for each in result.front])

@@ -5,6 +5,7 @@ Questions are answered in any order; what a search makes of the answers does not
 
 from __future__ import annotations
 
+import pickle
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,11 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Literal, Protocol, Self, TypeAlias
 
-from ...ir.errors import EdgesmithError
+from ...ir.errors import EdgesmithError, MachineError
 from ..problem import Costs, Problem
 from ..space import Genome
 
-__all__ = ["Answer", "Crew", "Died", "Here", "Question", "Worker", "answer", "ask"]
+__all__ = ["Answer", "Crew", "Died", "Here", "Question", "Worker", "answer", "answered", "ask", "loaded"]
 
 Question: TypeAlias = tuple[Literal["costs", "quality"], Genome]
 """Which method of a problem to call, and with what."""
@@ -79,8 +80,10 @@ class Crew(Protocol):
         ...
 
 
-def answer(problem: Problem, question: Question) -> Answer:
-    """Ask `problem`; whatever it raises is an answer as well."""
+def answer(problem: Problem | str, question: Question) -> Answer | str:
+    """Ask `problem`; whatever it raises is an answer as well. Without a problem the reason is all there is to say."""
+    if isinstance(problem, str):
+        return problem
     method, genome = question
     try:
         return Answer(problem.costs(genome) if method == "costs" else float(problem.quality(genome)))
@@ -89,6 +92,26 @@ def answer(problem: Problem, question: Question) -> Answer:
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return Answer(None, f"{type(error).__name__}: {error} ({PurePath(last.filename).name}, line {last.lineno})")
+
+
+def loaded(pickled: bytes) -> Problem | str:
+    """What a worker has been given to judge by; where it cannot be loaded there, the reason."""
+    try:
+        problem: Problem = pickle.loads(pickled)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return problem
+
+
+def answered(found: Answer | str) -> Answer:
+    """What a worker says.
+
+    Raises:
+        MachineError: It says why it cannot judge anything; no other worker could.
+    """
+    if isinstance(found, str):
+        raise MachineError("workers cannot load what they are to judge", why=found, do="install there what is here")
+    return found
 
 
 def ask(crew: Crew, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
@@ -133,7 +156,7 @@ class Here:
 
     def end(self) -> Answer:
         """Answer now."""
-        return answer(self._problem, self._question)
+        return answered(answer(self._problem, self._question))
 
     def hire(self) -> Worker:
         """The only worker."""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from ..problem import Problem
-from .crew import Answer, Died, Question, Worker, answer
+from .crew import Answer, Died, Question, Worker, answer, answered, loaded
 
 __all__ = ["Local"]
 
@@ -87,8 +87,7 @@ class _Process:
         except (EOFError, OSError) as error:
             self._process.join()
             raise Died(_death(self._process.exitcode)) from error
-        assert isinstance(found, Answer)
-        return found
+        return answered(found)
 
     def stop(self) -> None:
         self._process.kill()
@@ -99,7 +98,7 @@ class _Process:
 def _serve(pipe: Connection, pickled: bytes) -> None:
     """Answer until the search's process closes its end, or is gone itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    problem: Problem = pickle.loads(pickled)
+    problem = loaded(pickled)
     with suppress(EOFError, OSError):
         while True:
             pipe.send(answer(problem, pipe.recv()))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
+import socket
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from ...ir.errors import MachineError
 from ..problem import Problem
-from .crew import Answer, Died, Question, Worker, answer
+from .crew import Answer, Died, Question, Worker, answer, answered, loaded
 
 __all__ = ["Cluster"]
+
+SECONDS = 5
+"""How long a cluster may take to accept a connection."""
 
 
 class Cluster:
@@ -28,14 +33,15 @@ class Cluster:
             raise MachineError("Ray is not installed", do="pip install 'edgesmith[ray]'") from error
         self._ray: Any = ray
         # Ray would look for a cluster in the environment by itself; this computer is meant where nothing is said.
+        if address:
+            _check(address)
         own = {} if address else {"num_cpus": size, "include_dashboard": False}
         try:
             self._ray.init(address or "local", log_to_driver=False, logging_level="error", **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            what = f"there is no Ray cluster at {address or 'this computer'}"
-            raise MachineError(what, why=str(error), do="start one with `ray start`, or leave --address out") from error
+            raise _nobody(address or "this computer", error) from error
         self.size = size or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-        self._problem = self._ray.put(problem)
+        self._problem = self._ray.put(pickle.dumps(problem))
         self._actor = self._ray.remote(num_cpus=1, max_restarts=0)(_Actor)
         self._idle: list[_Remote] = []
 
@@ -64,13 +70,29 @@ class Cluster:
         self._ray.shutdown()
 
 
+def _check(address: str) -> None:
+    """Find out whether anybody listens at host:port; Ray would try for minutes, and then end the process."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS).close()
+    except OSError as error:
+        raise _nobody(address, error) from error
+
+
+def _nobody(where: str, error: Exception) -> MachineError:
+    do = "start one with `ray start --head`, or leave --address out"
+    return MachineError(f"there is no Ray cluster at {where}", why=str(error), do=do)
+
+
 class _Actor:
     """What runs in the cluster."""
 
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
+    def __init__(self, pickled: bytes) -> None:
+        self._problem = loaded(pickled)
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: Question) -> Answer | str:
         return answer(self._problem, question)
 
 
@@ -88,5 +110,4 @@ class _Remote:
             found = self._ray.get(self.future)
         except self._ray.exceptions.RayError as error:
             raise Died(" ".join(str(error).split())) from error
-        assert isinstance(found, Answer)
-        return found
+        return answered(found)
