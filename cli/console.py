@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from ..ir.errors import EdgesmithError
-from .profile import profile
+from .profile import profile, schedules
 from .terminal import ERR, OUT, Data, band, new_table, size
 
 __all__ = ["Progress", "bench", "check", "compile", "doctor", "error", "progress", "run", "show", "targets"]
@@ -133,6 +133,8 @@ def compile(data: Data) -> None:
         fit(data)
     truth(data)
     cost(data)
+    if data.get("schedules"):
+        schedules(data["schedules"])
     folder = escape(data["folder"])
     result, what = (data["file"]["name"], "the model") if "file" in data else ("src", "the C library")
     OUT.print(f"\n  {folder}/report.html  the whole story\n  {folder}/{result:<11}  {what}")

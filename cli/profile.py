@@ -1,12 +1,14 @@
-"""Printing of a profile: what the instructions of an inference are for, and in which layers and functions they run."""
+"""Printing of where instructions go: by kind of work, layer and function, and by the schedules that memory buys."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.markup import escape
 
-from .terminal import OUT, Data, new_table
+from .terminal import OUT, Data, new_table, size
 
-__all__ = ["profile"]
+__all__ = ["profile", "schedules"]
 
 LAYERS, FUNCTIONS, NAME = 24, 10, 60
 
@@ -45,4 +47,14 @@ def layers(data: Data) -> None:
     if rest := len(data["layers"]) - len(shown):
         count = data["instructions"] - sum(layer["instructions"] for layer in shown)
         table.add_row(f"{rest} more", f"{count:,}", f"{count / total:.2%}", "", "", "")
+    OUT.print(table)
+
+
+def schedules(rows: Sequence[Data]) -> None:
+    """RAM beside instructions, the largest first; schedules that another beats in both are dim."""
+    table = new_table("RAM", "instructions", "over the fewest", "weights read", "schedules", title="Schedules")
+    table.columns[0].justify, table.columns[-1].justify = "right", "left"
+    for row in rows:
+        cells = (size(row["ram"]), f"{row['instructions']:,}", f"{row['over']:.2%}", size(row["weight_bytes"]))
+        table.add_row(*cells, escape(row["schedules"]), style=None if row["best"] else "dim")
     OUT.print(table)

@@ -141,14 +141,26 @@ class Library(Front):
             self.say("generate C")
             part = lower(self.lowered, self.plan, self.device, folder, self.name, self.vector, self.packages)
             save_vectors(folder, self.stored, self.wanted)
-            if self.own_target is not None:
-                (folder / self.own_target.name).write_bytes(self.own_target.read_bytes())
-            (folder / artifact.MANIFEST).write_text(json.dumps(self._interface(part)), encoding="utf-8")
+            self.introduce(folder, part)
             manifest = self._judge(folder, part)
+            manifest["schedules"] = self._schedules()
             page = render(manifest, self.device, svg(self.plan))
             (folder / "report.html").write_text(page, encoding="utf-8")
             artifact.seal(folder, manifest)
         return artifact.load(place)
+
+    def _schedules(self) -> list[dict[str, Any]] | None:
+        """What the other schedules would take, where that was asked for."""
+        from ..ir.memory import front, thinned
+        from . import schedules
+
+        if self.choices.options["schedules"] != "all":
+            return None
+        if not self.device.regions:
+            raise UsageError(f"{self.device.name} counts no instructions", do="leave --schedules out")
+        room = max(self.device.ram_budget or 0, self.budget or 0) - STACK_ALLOWANCE
+        plans = front(self.lowered, room, callback=self.choices.options["image"] == "callback")
+        return schedules.ranked(schedules.measured(self, thinned(plans, schedules.MOST)))
 
     def _reference(self) -> None:
         """What the graph that is lowered computes: the truth that generated code must meet, integers bit for bit."""
@@ -174,6 +186,14 @@ class Library(Front):
         pairs = zip((*own.inputs, *own.outputs), ports, strict=True)
         return {new.name: twins[old.name][1] for old, new in pairs}
 
+    def introduce(self, folder: Path, part: Mapping[str, Any]) -> None:
+        """Write what runners need beside the sources: the interface, and the file of a target of the user's own."""
+        from ..lowering import artifact
+
+        if self.own_target is not None:
+            (folder / self.own_target.name).write_bytes(self.own_target.read_bytes())
+        (folder / artifact.MANIFEST).write_text(json.dumps(self._interface(part)), encoding="utf-8")
+
     def _interface(self, part: Mapping[str, Any]) -> dict[str, Any]:
         """What runners need to know."""
         return {
@@ -190,7 +210,7 @@ class Library(Front):
 
     def _judge(self, folder: Path, part: Mapping[str, Any]) -> dict[str, Any]:
         """Build, measure, compare, hold against the budgets; the whole manifest."""
-        sizes, stack = self._build(folder, part)
+        sizes, stack = self.build(folder)
         run = self._verify(folder, part) if self.choices.check else None
         memory = figures.memory(self.plan, sizes, stack, run, self.budget)
         flash = figures.flash(sizes, self.device)
@@ -220,7 +240,7 @@ class Library(Front):
         poor = f"integers lose much of this model: cosine {last.cosine:.4f} with the float outputs; {advice}"
         return [*self.quantised.notes, *([poor] if lossy else [])]
 
-    def _build(self, folder: Path, part: Mapping[str, Any]) -> tuple[Sizes | None, int | None]:
+    def build(self, folder: Path) -> tuple[Sizes | None, int | None]:
         """Sections of the linked program and the bound on its stack; None for a computer, which has no such limits."""
         from ..lowering.c import toolchain
         from ..runtimes import artifact

@@ -127,6 +127,11 @@ class Plan:
         return sum(step.schedule.extra_macs for step in self.steps)
 
     @property
+    def work(self) -> int:
+        """What planning keeps low, over all steps."""
+        return sum(step.schedule.work for step in self.steps)
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of weights read from flash in one inference."""
         return sum(step.schedule.weight_bytes for step in self.steps)
