@@ -246,7 +246,7 @@ def test_an_actor_of_ray_that_dies_is_replaced(toys, drawn, tmp_path, monkeypatc
 def test_an_address_without_a_cluster_is_told(toys):
     from edgesmith.nas.engine.ray import Cluster
 
-    with pytest.raises(MachineError, match="no Ray cluster at 127.0.0.1:1"):
+    with pytest.raises(MachineError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
         Cluster(toys.Toy(), 1, "127.0.0.1:1")
 
 
@@ -306,6 +306,7 @@ def test_budgets_that_nobody_meets_leave_the_closest(toys, journal, method):
     ({"population": 1}, "population of 2"), ({"generations": 0}, "and a generation"),
     ({"method": "wish"}, "no method 'wish'"), ({"axes": ("beauty",)}, "'beauty' is no axis"),
     ({"axes": ("ram", "ram")}, "given twice"), ({"axes": ("latency",)}, "nothing is known of latency here"),
+    ({"budgets": Budgets(instructions=9)}, "nothing is known of instructions here"),
 ])  # fmt: skip
 def test_a_plan_that_makes_no_sense_is_refused(toys, drawn, journal, change, what):
     with pytest.raises(UsageError, match=what):

@@ -143,6 +143,7 @@ class _Search:
     ) -> None:
         self.space, self.plan, self.journal, self.crew, self.progress = problem.space, plan, journal, crew, progress
         self.of = plan.generations * plan.population
+        self.named = {*plan.axes, *(name for name, most in asdict(plan.budgets).items() if most is not None)}
         self.known = dict(_answers(journal.lines))
         self.seen: set[str] = set()
         self.result = Result()
@@ -198,11 +199,11 @@ class _Search:
     def _miss(self, genome: Genome, found: Answer) -> Miss | None:
         """Why a genome is not legal, and the closest one kept; None for one that is."""
         costs = found.value if isinstance(found.value, Costs) else None
+        if costs and (lacking := [name for name in sorted(self.named) if getattr(costs, name) is None]):
+            what = f"nothing is known of {', '.join(lacking)} here"
+            raise UsageError(what, do="choose other axes and budgets, or another target")
         over = self.plan.budgets.excess(costs) if costs else {}
         if costs and not over:
-            if lacking := [axis for axis in self.plan.axes if getattr(costs, axis) is None]:
-                what = f"nothing is known of {', '.join(lacking)} here"
-                raise UsageError(what, do="choose other axes, or another target")
             return None
         miss = Miss(genome, costs, over, found.why)
         self.result.illegal += 1
