@@ -112,7 +112,8 @@ def _value(program: Program, slot: str, values: dict[str, Any]) -> Any:
     from tvm import relax
 
     if slot not in values:
-        values[slot] = relax.const(program.constants[slot])
+        array = program.constants[slot]
+        values[slot] = relax.const(array, array.dtype.name)  # without its type, int64 becomes int32
     return values[slot]
 
 

@@ -68,6 +68,7 @@ ELEMENTS: dict[type[Op], tuple[str | Callable[[Any], str], Parameters]] = {
     elementwise.Mul: ("mul", none),
     elementwise.Pow: ("pow", none),
     elementwise.Sub: ("sub", none),
+    logic.Equal: ("equal", none),
     logic.Less: ("less", none),
     logic.Where: ("where", none),
     logic.Cast: (_real, none),

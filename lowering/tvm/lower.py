@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops import logic, quant, shape, shift
 from ..outline import Lack, form, idle, refuse, sources, unknown
@@ -21,9 +23,13 @@ __all__ = ["Draft", "draft", "layers", "lower"]
 Layer = tuple[Node, ...]
 
 SMALL = ("bool", "int8", "uint8", "int16")
+WIDE = ("int32", "int64")
+EXACT = 2**24
+"""Integers up to here are float32 numbers; what is larger stays larger when it is rounded."""
+MOVES = (shape.Reshape, shape.Transpose, shape.Slice, shape.Split, shape.Expand)
 MIXED = (
-    logic.Less, logic.Where, logic.Cast, quant.Quantize, quant.Dequantize, shift.MatAdd, shift.MatShift,
-    shift.ShiftLinear, shape.Reshape, shape.Transpose, shape.Slice, shape.Split, shape.Expand,
+    logic.Equal, logic.Less, logic.Where, logic.Cast, quant.Quantize, quant.Dequantize, shift.MatAdd, shift.MatShift,
+    shift.ShiftLinear, *MOVES,
 )  # fmt: skip
 """Ops that also take or make numbers of the types `SMALL`."""
 
@@ -145,9 +151,14 @@ def _known(graph: Graph, node: Node) -> bool:
     given = node.inputs[:1] if isinstance(node.op, shape.Gather) else node.inputs
     kinds = {value.dtype for value in (*given, *node.outputs) if value is not None}
     told = any(value.dtype == "bool" and value in graph.outputs for value in node.outputs)
-    return not told and kinds <= {"float32", *(SMALL if isinstance(node.op, MIXED) else ()), *_sums(node)}
+    return not told and kinds <= {"float32", *(SMALL if isinstance(node.op, MIXED) else ()), *_wide(node)}
 
 
-def _sums(node: Node) -> tuple[str, ...]:
-    """Sums of integers go to float32 at once."""
-    return ("int32",) if isinstance(node.op, shift.MatShift | logic.Cast) else ()
+def _wide(node: Node) -> tuple[str, ...]:
+    """Types of wide integers that are only moved, go to float32 at once, or are compared with known small ones."""
+    op = node.op
+    if isinstance(op, shift.MatShift):
+        return ("int32",)
+    known = [value.data for value in node.inputs if value is not None and value.data is not None]
+    compared = isinstance(op, logic.Equal | logic.Less) and any((np.abs(data) < EXACT).all() for data in known)
+    return WIDE if compared or isinstance(op, (logic.Cast, *MOVES)) else ()

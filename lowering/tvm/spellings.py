@@ -10,7 +10,7 @@ import numpy as np
 
 from ...ir.graph import Array, Type
 from ...ir.op import Op
-from ...ir.ops import activation, conv, linear, norm, pool, shape, shift
+from ...ir.ops import activation, conv, linear, norm, number, pool, shape, shift
 from ...ir.ops.attention import Attention
 from .elements import ELEMENTS, elements
 from .kernels.attention import Attend
@@ -288,6 +288,8 @@ def _padded(site: Site, view: View, pads: tuple[int, ...], value: float) -> View
 
 def gather(site: Site, op: shape.Gather) -> Result:
     """A view for one index or evenly spaced ones, else a copy by table."""
+    if site.node.input(1).data is None:
+        return _looked_up(site, op)
     x, indices = site[0], site.array(1)
     axis, size = op.axis % x.array.ndim, x.shape[op.axis]
     wanted = indices.astype(np.int64).reshape(-1)
@@ -303,6 +305,17 @@ def gather(site: Site, op: shape.Gather) -> Result:
     outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
     kernel = Gathering(outer, size, wanted.size, inner, start)
     return site.made(kernel, [slot, site.literal(wanted.astype(np.int32))])
+
+
+def _looked_up(site: Site, op: shape.Gather) -> View:
+    """Rows whose numbers are computed, as of tokens."""
+    x = site[0].shape
+    axis = op.axis % len(x)
+    (rows, start), (numbers, first) = site.ordered(0), site.ordered(1)
+    count = math.prod(site[1].shape)
+    outer, inner = math.prod(x[:axis]), math.prod(x[axis + 1 :])
+    kernel = Gathering(outer, x[axis], count, inner, start, computed=True, first=first)
+    return site.made(kernel, [rows, numbers])
 
 
 def resize(site: Site, op: shape.Resize) -> Result:
@@ -339,6 +352,7 @@ SPELLINGS: dict[type[Op], Spelling] = {
     pool.Mean: reduction("sum", mean=True),
     pool.Sum: reduction("sum"),
     pool.ReduceMax: reduction("max"),
+    number.ReduceMin: reduction("min"),
     pool.MaxPool: pooling,
     pool.AveragePool: pooling,
     shape.Reshape: reshape,

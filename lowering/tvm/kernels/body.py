@@ -142,11 +142,11 @@ class Body:
         value = self.load(buffer, place, lanes, stride)
         return value if buffer.dtype == "float32" else self.cast(value, "float32", lanes)
 
-    def store(self, buffer: Buffer, value: Expr, place: Expr, lanes: int = 1) -> None:
+    def store(self, buffer: Buffer, value: Expr, place: Expr, lanes: int = 1, stride: int = 1) -> None:
         """Write `lanes` elements from a place on, as whatever the buffer holds."""
         if "int" in buffer.dtype:
             value = self.cast(value, buffer.dtype, lanes)
-        self._build.buffer_store(buffer, value, [self.tir.Ramp(place, 1, lanes) if lanes > 1 else place])
+        self._build.buffer_store(buffer, value, [self.tir.Ramp(place, stride, lanes) if lanes > 1 else place])
 
     def get(self, registers: Buffer, index: int) -> Expr:
         """The content of a register."""

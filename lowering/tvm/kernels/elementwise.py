@@ -19,7 +19,7 @@ COST = 4
 
 @dataclass(frozen=True)
 class Elementwise:
-    """result[i] = formula(operands[i]) over `shape`; the result is in order, operands lie as their accesses say."""
+    """result[i] = formula(operands[i]) over `shape`; results and operands lie as their accesses say."""
 
     shape: tuple[int, ...]
     formula: Formula
@@ -42,7 +42,8 @@ class Elementwise:
                 pairs = zip(operands, self.accesses, strict=True)
                 load = body.real if self.formula.steps else body.load
                 loaded = [load(buffer, access(*here), lanes, access.strides[-1]) for buffer, access in pairs]
-                body.store(result, self.formula.apply(body, loaded, lanes), self.out(*here), lanes)
+                made = self.formula.apply(body, loaded, lanes)
+                body.store(result, made, self.out(*here), lanes, self.out.strides[-1])
 
             body.sweep(inner, machine.lanes, visit, 0 if outer else work)
 

@@ -163,6 +163,7 @@ FUNCTIONS: dict[str, Function] = {
     "max": lambda b, x, y, n: b.most(x, y),
     "pow": power,
     "less": lambda b, x, y, n: b.choose(x < y, b.number(1.0, n), b.number(0.0, n)),
+    "equal": lambda b, x, y, n: b.choose(x == y, b.number(1.0, n), b.number(0.0, n)),
     "where": lambda b, c, x, y, n: b.choose(c > b.number(0.5, n), x, y),
     "real": lambda b, x, n: b.cast(x, "float32", n),
     "quantise": quantise,

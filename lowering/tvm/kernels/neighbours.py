@@ -13,13 +13,19 @@ __all__ = ["Gathering", "Interpolation"]
 
 @dataclass(frozen=True)
 class Gathering:
-    """result[o, i, :] = x[o, index[i], :] for x [outer, size, inner] in order; the second operand holds the indices."""
+    """result[o, i, :] = x[o, index[i], :] for x [outer, size, inner] in order; the second operand holds the indices.
+
+    Indices that are `computed` may count from the end; beyond the ends the outermost element is taken.
+    """
 
     outer: int
     size: int
     count: int
     inner: int
     start: int = 0
+    computed: bool = False
+    first: int = 0
+    """Where in the second operand the indices begin."""
 
     @property
     def label(self) -> str:
@@ -30,12 +36,20 @@ class Gathering:
         """See `Kernel`."""
         x, table = operands
         with body.loop(self.outer) as o, body.loop(self.count) as i:
-            source = self.start + (o * self.size + body.load(table, i)) * self.inner
+            index = body.load(table, self.first + i)
+            index = self._inside(body, index) if self.computed else index
+            source = self.start + (o * self.size + index) * self.inner
             out = (o * self.count + i) * self.inner
             body.sweep(
                 self.inner, machine.lanes,
                 lambda at, n: body.store(result, body.load(x, source + at, n), out + at, n),
             )  # fmt: skip
+
+    def _inside(self, body: Body, index: Expr) -> Expr:
+        """An index counted from the front, between the ends."""
+        index = body.cast(index, "int32")
+        index = body.choose(index < 0, index + self.size, index)
+        return body.most(body.least(index, self.size - 1), 0)
 
 
 @dataclass(frozen=True)

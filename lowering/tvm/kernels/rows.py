@@ -25,6 +25,7 @@ Combine = Callable[[Body, Expr, Expr], Expr]
 COMBINE: dict[str, tuple[float, Combine]] = {
     "sum": (0.0, lambda body, a, b: a + b),
     "max": (-math.inf, lambda body, a, b: body.most(a, b)),
+    "min": (math.inf, lambda body, a, b: body.least(a, b)),
 }
 
 
