@@ -27,6 +27,8 @@ def attention(call: Call) -> Result:
     if packed:
         q = by_head(call, q, call.attr("q_num_heads"))
         k, v = (by_head(call, each, call.attr("kv_num_heads")) for each in (k, v))
+    fits = q.shape[0] == k.shape[0] == v.shape[0] and k.shape[1:3] == v.shape[1:3] and q.shape[3] == k.shape[3]
+    call.demand(fits, f"queries {q.shape}, keys {k.shape} and values {v.shape} do not fit together")
     before = call.get(4)
     past = 0 if before is None else before.shape[2]
     if before is not None:

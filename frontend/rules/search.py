@@ -59,6 +59,7 @@ def top(call: Call) -> Result:
     x, count = call.x, int(call.array(1, "k").reshape(())) if call.get(1) is not None else call.attr("k")
     axis = call.axis(call.attr("axis", -1), len(x.shape))
     least = not call.flag("largest", 1)
+    call.flag("sorted", 1)  # any order will do where it is 0
     values, places = call.add(search.TopK(count, axis), _upside_down(call, x) if least else x)
     return (_upside_down(call, values) if least else values), places
 
