@@ -8,7 +8,7 @@ from typing import Any
 
 from ...targets import Target
 
-__all__ = ["render"]
+__all__ = ["filled", "render"]
 
 LAYERS = 24
 """Rows of the table of layers; the rest is summed up in one."""
@@ -22,20 +22,26 @@ def render(manifest: Mapping[str, Any], device: Target, picture: str = "") -> st
         device: The target it speaks of.
         picture: An SVG element of memory over time; without, the page says nothing of memory.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(size=size, count=lambda value: f"{value:,}")
-    template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    return template.render(
+    return filled(
+        "page.html",
         **{key: manifest.get(key) for key in KEYS},
         device=device,
         picture=picture,
         budgets=_budgets(manifest) if picture else [],
         layers=_layers(manifest["cost"]["layers"]),
     )
+
+
+def filled(page: str, **data: Any) -> str:
+    """A page of this folder with its data in place."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(size=size, count=lambda value: f"{value:,}")
+    return environment.get_template(page).render(**data)
 
 
 KEYS = (
