@@ -14,36 +14,48 @@ import numpy as np
 from ..ir.errors import ModelError
 
 if TYPE_CHECKING:
-    from ..ir.graph import Array, Graph
+    from ..ir.graph import Array, Graph, Value
 
 __all__ = ["Input", "Source", "inputs_of", "read", "samples", "synthetic"]
 
 Source = str | PathLike[str] | Mapping[str, "Array"] | np.ndarray
 
 
+INTEGERS = ("int32", "int64")
+"""Element types of inputs that are numbers of things, such as tokens; all others are float32."""
+
+
 class Input:
     """What the model takes under one name, and how pixels become it: (pixel / 255 - mean) / std by channel."""
 
-    def __init__(self, name: str, shape: Sequence[int], mean: Sequence[float] = (), std: Sequence[float] = ()) -> None:
-        """Keep the parts; `mean` and `std` are empty where the model does not say."""
+    def __init__(
+        self, name: str, shape: Sequence[int], mean: Sequence[float] = (), std: Sequence[float] = (),
+        dtype: str = "float32", kinds: int = 0,
+    ) -> None:  # fmt: skip
+        """Keep the parts; `mean` and `std` are empty where the model does not say, `kinds` counts integers from 0."""
         self.name, self.shape, self.mean, self.std = name, tuple(shape), tuple(mean), tuple(std)
+        self.dtype, self.kinds = dtype, kinds
 
     def json(self) -> dict[str, object]:
         """The parts for a manifest."""
-        return {"name": self.name, "shape": list(self.shape), "mean": list(self.mean), "std": list(self.std)}
+        parts = {"name": self.name, "shape": list(self.shape), "mean": list(self.mean), "std": list(self.std)}
+        return parts | ({"dtype": self.dtype, "kinds": self.kinds} if self.dtype in INTEGERS else {})
 
     def arrays(self, array: Array) -> list[Array]:
-        """One array of the input's shape per sample; bytes are pixels, everything else is real values.
+        """One array of the input's shape per sample; bytes are pixels, everything else is values as they are.
 
         Raises:
             ModelError: Wrong shape or type, no samples, NaN or infinity.
         """
-        if array.dtype == np.uint8:
+        if self.dtype in INTEGERS and array.dtype.kind not in "iu":
+            what = f"'{self.name}' takes integers, not {array.dtype} values"
+            raise ModelError(what, do=f"give {self.dtype}")
+        if array.dtype == np.uint8 and self.dtype not in INTEGERS:
             array = self._normalised(self._channels_first(array))
-        if array.dtype.kind not in "fi":
+        if array.dtype.kind not in "fi" and self.dtype not in INTEGERS:
             what = f"'{self.name}' cannot be read from {array.dtype} values"
             raise ModelError(what, do="give float32, or uint8 pixels")
-        array = array.astype(np.float32)
+        array = array.astype(self.dtype)
         if array.shape == self.shape[1:]:
             array = array[None]
         if array.shape[1:] != self.shape[1:] or len(array) % max(self.shape[0], 1):
@@ -90,12 +102,13 @@ def inputs_of(graph: Graph) -> list[Input]:
     """Inputs of an imported graph, with the normalisation in its metadata (`edgesmith.mean`, `edgesmith.std`).
 
     Raises:
-        ModelError: The normalisation makes no sense, or an input is a single number, empty, or not float32.
+        ModelError: The normalisation makes no sense, or an input is a single number, empty, or of another type.
     """
-    if other := [value for value in graph.inputs if value.dtype != "float32"]:
+    taken = ("float32", *INTEGERS)
+    if other := [value for value in graph.inputs if value.dtype not in taken]:
         why = ", ".join(f"'{value.name}' is of type {value.dtype}" for value in other)
         do = "export the model with float32 inputs"
-        raise ModelError("inputs are float32", where=[value.name for value in other], why=why, do=do)
+        raise ModelError(f"inputs are {', '.join(taken)}", where=[value.name for value in other], why=why, do=do)
     if empty := [value.name for value in graph.inputs if 0 in value.shape]:
         raise ModelError("an input holds nothing: one of its sizes is 0", where=empty, do="export it with other sizes")
     if single := [value.name for value in graph.inputs if not value.shape]:
@@ -104,7 +117,30 @@ def inputs_of(graph: Graph) -> list[Input]:
     mean, std = (_numbers(graph.metadata.get(f"edgesmith.{key}", "")) for key in ("mean", "std"))
     if any(value <= 0 for value in std):
         raise ModelError("the model's metadata edgesmith.std is not positive", where=[str(std)])
-    return [Input(value.name, value.shape, mean, std) for value in graph.inputs]
+    return [Input(v.name, v.shape, mean, std, v.dtype, kinds(v)) for v in graph.inputs]
+
+
+def kinds(value: Value) -> int:
+    """How many integers, from 0 on, an input of integers is sure to take; 0 of an input of real numbers.
+
+    Those that all rows have which it picks, or to which it is compared; 0 and 1 if nothing tells.
+    """
+    from ..ir.ops.logic import Cast, Equal
+    from ..ir.ops.shape import Expand, Gather, Reshape, Slice, Transpose
+
+    if value.dtype not in INTEGERS:
+        return 0
+    found, pending = list[int](), [value]
+    while pending:
+        for node, index in pending.pop().uses:
+            other = next((v for v in node.inputs if v is not None and v.data is not None), None)
+            if isinstance(node.op, Gather) and index == 1:
+                found.append(node.input(0).shape[node.op.axis])
+            elif isinstance(node.op, Equal) and other is not None and other.array.size > 1:
+                found.append(int(other.array.max()) + 1)
+            elif isinstance(node.op, Cast | Expand | Gather | Reshape | Slice | Transpose) and index == 0:
+                pending += [made for made in node.outputs if made.type.numpy.kind == "i"]
+    return max(1, min(found, default=2))
 
 
 def check_batch(graph: Graph) -> None:
@@ -173,5 +209,10 @@ def synthetic(inputs: Sequence[Input], count: int) -> list[dict[str, Array]]:
     """Smooth noise, the same every time: it shows that things run, and says nothing about accuracy."""
     from ..ir.passes.quantise.calibrate import synthetic as noise
 
-    columns = [noise(each.shape, count * each.shape[0]).reshape(-1, *each.shape) for each in inputs]
+    def column(each: Input) -> Array:
+        if each.dtype in INTEGERS:
+            return np.random.default_rng(0).integers(0, each.kinds, (count, *each.shape)).astype(each.dtype)
+        return noise(each.shape, count * each.shape[0]).reshape(-1, *each.shape)
+
+    columns = [column(each) for each in inputs]
     return [{each.name: column[i] for each, column in zip(inputs, columns, strict=True)} for i in range(count)]

@@ -38,6 +38,8 @@ def _complaint(node: NodeProto) -> str:
             beyond = [axis for axis in (attribute.i, *attribute.ints) if not -MOST_AXES <= axis < MOST_AXES]
             if beyond:
                 return f"has the axis {beyond[0]}"
+        if node.op_type == "GatherND" and attribute.name == "batch_dims" and attribute.i < 0:
+            return f"has {attribute.i} axes of batches"
         if node.op_type == "Split" and attribute.name == "num_outputs" and attribute.i != len(node.output):
             return f"has {len(node.output)} outputs and says it has {attribute.i}"
         if node.op_type == "Einsum" and attribute.name == "equation":

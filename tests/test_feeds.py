@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from edgesmith import frontend
-from edgesmith.driver.feeds import Input, inputs_of, read, samples
+from edgesmith.driver.feeds import Input, inputs_of, read, samples, synthetic
 from edgesmith.ir.errors import ModelError
+from edgesmith.ir.graph import Graph, Type
+from edgesmith.ir.ops.logic import Cast
+from edgesmith.ir.ops.shape import Gather, Reshape
 
 COLOUR = Input("x", (1, 3, 4, 6), (0.5, 0.25, 0.0), (0.5, 0.5, 1.0))
 GREY = Input("x", (1, 1, 4, 6), (0.5,), (0.25,))
@@ -105,3 +108,24 @@ def test_inputs_carry_the_model_s_normalisation(tiny_pixels, tiny):
     assert Input(**found.json()).mean == found.mean
     (bare,) = inputs_of(frontend.load(tiny))
     assert bare.mean == () == bare.std
+
+
+def test_integers_are_taken_as_they_are_and_noise_knows_how_many_there_are():
+    graph = Graph("reader")
+    tokens, mask = (graph.input(name, Type("int64", (1, 5))) for name in ("tokens", "mask"))
+    table = graph.constant(np.ones((11, 4), np.float32))
+    row = graph.add(Reshape((5,)), tokens)
+    graph.output(graph.add(Gather(0), table, row), "rows")
+    graph.output(graph.add(Cast("float32"), mask), "mask_out")
+    inputs = inputs_of(graph)
+    assert [(each.dtype, each.kinds) for each in inputs] == [("int64", 11), ("int64", 2)]
+    noise = synthetic(inputs, 40)
+    assert {each["tokens"].dtype.name for each in noise} == {"int64"}
+    assert set(np.unique([each["tokens"] for each in noise])) == set(range(11))
+    given = {"tokens": np.arange(10, dtype=np.uint8).reshape(2, 5), "mask": np.ones((2, 5), np.int32)}
+    found = samples(given, inputs, "")
+    assert found[1]["tokens"].tolist() == [[5, 6, 7, 8, 9]] and found[0]["mask"].dtype == np.int64
+    with pytest.raises(ModelError, match="takes integers"):
+        samples({**given, "mask": np.ones((2, 5), np.float32)}, inputs, "")
+    again = Input(**inputs[0].json())
+    assert (again.dtype, again.kinds, again.shape) == ("int64", 11, (1, 5))

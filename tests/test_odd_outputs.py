@@ -60,8 +60,8 @@ def test_a_batch_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["host", "onnx"])
-@pytest.mark.parametrize(("shape", "kind", "words"), [([1, 0, 6], 1, "holds nothing"), ([1, 4, 6], 7, "float32")])
-def test_inputs_that_hold_nothing_or_integers_are_refused_by_name(tmp_path, target, shape, kind, words):
+@pytest.mark.parametrize(("shape", "kind", "words"), [([1, 0, 6], 1, "holds nothing"), ([1, 4, 6], 3, "float32")])
+def test_inputs_that_hold_nothing_or_bytes_are_refused_by_name(tmp_path, target, shape, kind, words):
     ends = [helper.make_tensor_value_info(name, kind, shape) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
