@@ -56,7 +56,10 @@ class Budgets:
 class Problem(Protocol):
     """One question to search: which genome of `space` is best within the budgets. Workers get a pickled copy."""
 
-    space: Space
+    @property
+    def space(self) -> Space:
+        """What it chooses from."""
+        ...
 
     def starts(self) -> Sequence[Genome]:
         """Genomes worth beginning with: the model as given, the smallest of the space."""
