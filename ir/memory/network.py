@@ -48,8 +48,8 @@ class Network:
     A graph input that comes through a callback is `streamed` and has no storage.
     """
 
-    def __init__(self, graph: Graph, callback: bool = True) -> None:
-        """Form the groups; `callback` as in `schedules`."""
+    def __init__(self, graph: Graph, callback: bool = True, tall: bool = False) -> None:
+        """Form the groups; `callback` and `tall` as in `schedules`."""
         groups = form_groups(graph)
         self.graph = graph
         self.views: dict[str, str] = {}
@@ -67,7 +67,7 @@ class Network:
             for value in group.inputs:
                 readers[roots[value]] = readers.get(roots[value], 0) | 1 << i
         camera = self._camera() if callback else None
-        self.schedules = [schedules(group, camera in group.inputs) for group in self.groups]
+        self.schedules = [schedules(group, camera in group.inputs, tall) for group in self.groups]
         self.streamed = {name for options in self.schedules for option in options for name in option.streams}
         self.storages = [
             Storage(value, maker.get(value, -1), readers.get(value, 0), value in public, value.type.nbytes)

@@ -6,7 +6,7 @@ offset. Everything is counted in units of `ALIGN` bytes while solving.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from .scratch import ALIGN, align
@@ -26,6 +26,7 @@ class Rectangle:
 
 
 Block = tuple[Rectangle, ...]
+Waits = Callable[[tuple[int, ...]], float]
 
 
 @dataclass(frozen=True)
@@ -37,34 +38,44 @@ class Placement:
     bound: int
 
 
-def place(blocks: Sequence[Block], bound: int, effort: float = EFFORT) -> Placement:
+def place(
+    blocks: Sequence[Block], bound: int, effort: float = EFFORT, waits: Waits | None = None, near: Collection[int] = ()
+) -> Placement:
     """Offsets (multiples of `ALIGN`) such that no two rectangles of different blocks overlap, the top as low as found.
 
     Args:
         blocks: The rectangles of one block do not overlap in time.
         bound: A proven least of the top, for example the greatest sum over any step.
         effort: Deterministic seconds for the solver; 0 leaves it out.
+        waits: What the device waits for memory with blocks at these offsets: decides between arrangements as low.
+        near: Blocks that it waits for if they lie high.
     """
     orders: tuple[Callable[[Block], tuple[int, ...]], ...] = (
         lambda b: (-sum(r.bytes * (r.last - r.first + 1) for r in b), b[0].first),
         lambda b: (-max(r.bytes for r in b), b[0].first),
         lambda b: (b[0].first, -max(r.bytes for r in b)),
     )
-    packed = [_pack(blocks, sorted(range(len(blocks)), key=lambda i: (*key(blocks[i]), i))) for key in orders]
-    best = _best(blocks, packed)
+    packed = [
+        _pack(blocks, sorted(range(len(blocks)), key=lambda i: (i not in first, *key(blocks[i]), i)))
+        for first in ([(), near] if near else [()])
+        for key in orders
+    ]
+    best = _best(blocks, packed, waits)
     if _top(blocks, best) <= bound or effort <= 0:
         return Placement(best, _top(blocks, best), bound)
     solved, proven = _solve(blocks, best, bound, effort)
-    best = _best(blocks, [best, solved])
+    best = _best(blocks, [best, solved], waits)
     return Placement(best, _top(blocks, best), max(bound, proven))
 
 
-def _best(blocks: Sequence[Block], found: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The lowest arrangement, either way up; among those of equal units one that is written to its last byte."""
+def _best(
+    blocks: Sequence[Block], found: Sequence[tuple[int, ...]], waits: Waits | None = None
+) -> tuple[int, ...]:
+    """The lowest arrangement, either way up; of equal ones the one that waits least, then one written to its end."""
 
-    def rank(way: tuple[int, ...]) -> tuple[int, int, int]:
+    def rank(way: tuple[int, ...]) -> tuple[int, float, int, int]:
         top = _top(blocks, way)
-        return align(top), top - _top(blocks, way, written=True), top
+        return align(top), waits(way) if waits else 0.0, top - _top(blocks, way, written=True), top
 
     return min((way for offsets in found for way in (offsets, _turned(blocks, offsets))), key=rank)
 

@@ -13,8 +13,10 @@ from .group import Group
 from .network import Network, stacked
 from .offsets import EFFORT, Rectangle, place
 from .order import order
+from .rates import Rates
 from .schedule import Schedule
 from .scratch import align
+from .traffic import streams
 
 ATTEMPTS = 6
 """How often schedules are chosen again for less memory when gaps between buffers take a plan over its budget."""
@@ -148,6 +150,7 @@ class Plan:
                 "heads": step.schedule.heads,
                 "extra_macs": step.schedule.extra_macs,
                 "weight_passes": step.schedule.weight_passes,
+                "operand_bytes": sum(stream.read for stream in streams(step.group, step.schedule)),
                 "scratch": {piece.name: [step.piece(piece.name), piece.bytes] for piece in step.schedule.scratch},
                 "load": self.load(number),
             }
@@ -175,11 +178,12 @@ def plan(
     *,
     callback: bool = True,
     effort: float = EFFORT,
+    rates: Rates | None = None,
 ) -> Plan:
     """Plan an integer graph's memory.
 
     Order first (least peak), then for each step the schedule of least work that keeps the step within the budget, then
-    offsets. Work is what `Schedule.work` counts; where it hardly differs (`TRIFLE`) the smaller schedule wins. Without
+    offsets. Work is what `Rates.work` counts; where it hardly differs (`TRIFLE`) the smaller schedule wins. Without
     a budget the arena becomes as small as it can, and steps that are not at the peak use what the peak needs anyway.
 
     Args:
@@ -188,12 +192,14 @@ def plan(
         progress: Called with a line of text per stage.
         callback: Whether the image comes pixel by pixel through a callback where the graph allows it.
         effort: Deterministic seconds for the offset solver.
+        rates: What reading memory costs the device.
 
     Raises:
         BudgetError: No plan found keeps within the budget.
     """
     say = progress or (lambda text: None)
-    planner = _Planner(Network(graph, callback), effort)
+    rates = rates or Rates()
+    planner = _Planner(Network(graph, callback, rates.far), effort, rates)
     say(f"{len(planner.network.groups)} steps, least peak {planner.least} bytes, lower bound {planner.bound}")
     smallest = planner.attempt(planner.least, None)
     if smallest.arena_bytes > planner.least:
@@ -216,8 +222,8 @@ def plan(
 class _Planner:
     """What all attempts share: the order, and what each step finds in RAM."""
 
-    def __init__(self, network: Network, effort: float) -> None:
-        self.network, self.effort = network, effort
+    def __init__(self, network: Network, effort: float, rates: Rates) -> None:
+        self.network, self.effort, self.rates = network, effort, rates
         self.order = order(network)
         self.bound = network.lower_bound()
         self.done = [sum(1 << group for group in self.order[:step]) for step in range(len(self.order))]
@@ -238,11 +244,12 @@ class _Planner:
         alive = self.network.alive(group, self.done[step])
         loads = [(self.network.load(group, s, alive, later), s) for s in self.network.schedules[group]]
         fitting = [pair for pair in loads if pair[0] <= limit]
+        work = {s: self.rates.work(self.network.groups[group], s) for _, s in loads}
         if fitting:
-            best = min((s for _, s in fitting), key=lambda s: (s.work, s.extra_macs))
-            enough = best.work + self.network.groups[group].macs * TRIFLE
-            loads = [pair for pair in fitting if pair[1].extra_macs <= best.extra_macs and pair[1].work <= enough]
-        return min(loads, key=lambda pair: (pair[0], pair[1].work))[1]
+            best = min((s for _, s in fitting), key=lambda s: (work[s], s.extra_macs))
+            enough = work[best] + self.network.groups[group].macs * TRIFLE
+            loads = [pair for pair in fitting if pair[1].extra_macs <= best.extra_macs and work[pair[1]] <= enough]
+        return min(loads, key=lambda pair: (pair[0], work[pair[1]]))[1]
 
     def _lifetimes(self) -> dict[int, tuple[int, int]]:
         """First and last step of every storage."""
@@ -265,8 +272,15 @@ class _Planner:
         needing = [step for step, schedule in enumerate(chosen) if schedule.scratch_bytes]
         scratch_of = {step: len(blocks) + i for i, step in enumerate(needing)}
         blocks += [[_scratch(chosen[step], step)] for step in scratch_of]
-        placed = place([tuple(block) for block in blocks], _load(blocks, len(chosen)), self.effort)
         groups = [self.network.groups[group] for group in self.order]
+
+        def waits(offsets: tuple[int, ...]) -> float:
+            return sum(self.rates.waiting(groups[i], chosen[i], offsets[block]) for i, block in scratch_of.items())
+
+        near = scratch_of.values() if self.rates.operand else ()
+        placed = place(
+            [tuple(block) for block in blocks], _load(blocks, len(chosen)), self.effort, waits if near else None, near
+        )
         steps = tuple(
             Step(group, schedule, placed.offsets[scratch_of[step]] if step in scratch_of else 0)
             for step, (group, schedule) in enumerate(zip(groups, chosen, strict=True))

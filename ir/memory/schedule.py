@@ -35,6 +35,9 @@ from .scratch import (
 LADDER = (3, 6, 12, 24, 48)
 """Row tiles worth having: beyond 48 rows, reading the weights costs 2 % of the multiply-accumulates at most."""
 
+TALL = (96, 192, 384)
+"""Further ones, where weights come from so far that these percents are multiples."""
+
 BANDS = (2, 4, 7, 14, 28)
 """Rows of output worth making from one set of planes, beside all: the rows that two bands share are filled twice."""
 
@@ -112,25 +115,27 @@ class Schedule:
         raise KeyError(name)
 
 
-def schedules(group: Group, callback: bool = True) -> tuple[Schedule, ...]:
+def schedules(group: Group, callback: bool = True, tall: bool = False) -> tuple[Schedule, ...]:
     """Every legal schedule of a group.
 
     Args:
         group: Any group of `form_groups`.
         callback: Whether an embedding asks for its pixels instead of reading an image from RAM.
+        tall: Whether tiles of a hundred rows and more are among them.
     """
+    ladder = LADDER + TALL if tall else LADDER
     if group.kind == "embed":
-        return tuple(_embed(group, callback))
-    makers: dict[str, Callable[[Group], Iterable[Schedule]]] = {
+        return tuple(_embed(group, callback, ladder))
+    makers: dict[str, Callable[[Group, tuple[int, ...]], Iterable[Schedule]]] = {
         "attention": _attention, "ffn": _chain, "rows": _chain, "conv": _conv, "single": _single,
     }
-    return tuple(makers[group.kind](group))
+    return tuple(makers[group.kind](group, ladder))
 
 
-def tiles(rows: int) -> list[int]:
+def tiles(rows: int, ladder: tuple[int, ...] = LADDER) -> list[int]:
     """Row tiles for this many rows: none that would never be full, or its last bytes would stay unwritten."""
     most = max(3, rows // 3 * 3)
-    return sorted({min(tile, most) for tile in LADDER})
+    return sorted({min(tile, most) for tile in ladder})
 
 
 def passes(rows: int, tile: int) -> int:
@@ -142,14 +147,14 @@ def _weight_bytes(node: Node) -> int:
     return node.input(1).type.nbytes
 
 
-def _embed(group: Group, callback: bool) -> Iterable[Schedule]:
+def _embed(group: Group, callback: bool, ladder: tuple[int, ...]) -> Iterable[Schedule]:
     node = group.roles["embed"]
     weight, tokens = node.input(1), row_count(node.output)
     _, height, width, channels = weight.shape
     depth = height * width * channels
     line = line_bytes(width, channels)
     streams: tuple[str, ...] = ()
-    for tile in tiles(tokens):
+    for tile in tiles(tokens, ladder):
         count = passes(tokens, tile)
         need = tile_need("tile", tile, tokens, depth, 0, 0)
         if callback:
@@ -161,13 +166,13 @@ def _embed(group: Group, callback: bool) -> Iterable[Schedule]:
         yield Schedule(name, tile, scratch=pieces, streams=streams, weight_passes=count, weight_bytes=read)
 
 
-def _chain(group: Group) -> Iterable[Schedule]:
+def _chain(group: Group, ladder: tuple[int, ...]) -> Iterable[Schedule]:
     """Tiles follow each other through the chain: each layer reads one and writes the next."""
     linears = [node for node in group.nodes if is_rowwise_linear(node)]
     source, rows = group.nodes[0].input(0), row_count(group.output)
     weights = sum(map(_weight_bytes, linears))
     last = len(linears) - 1
-    for tile in tiles(rows) if linears else [0]:
+    for tile in tiles(rows, ladder) if linears else [0]:
         depths = enumerate(node.input(1).shape[-1] for node in linears)
         needs = [
             tile_need(f"tile{i}", tile, rows, depth, max(0, i - 1), i, cleared=i > 0 and depth % 4 > 0)
@@ -206,7 +211,7 @@ def _overwrites(output: Value, candidates: Iterable[Value | None]) -> tuple[tupl
     return tuple((output.name, value.name) for value in dict.fromkeys(fits))
 
 
-def _attention(group: Group) -> Iterable[Schedule]:
+def _attention(group: Group, ladder: tuple[int, ...]) -> Iterable[Schedule]:
     """Keys and values of `heads` heads are packed for all tokens; queries then pass in tiles, three rows at a time.
 
     The sequences of a batch run one after the other through the same scratch.
@@ -216,7 +221,7 @@ def _attention(group: Group) -> Iterable[Schedule]:
     heads = op.heads
     rows = max(group.roles["attention"].input(i).shape[-2] for i in (0, 1))
     for held in (n for n in range(heads, 0, -1) if heads % n == 0):
-        for tile in tiles(rows):
+        for tile in tiles(rows, ladder):
             yield _attention_schedule(group, heads, held, tile)
 
 
@@ -274,14 +279,14 @@ def _refill(roles: dict[str, Node]) -> int:
     return sum(value.type.size * (NORM_WORK if normed else COPY_WORK) for (value, _), normed in fills.items())
 
 
-def _conv(group: Group) -> Iterable[Schedule]:
+def _conv(group: Group, ladder: tuple[int, ...]) -> Iterable[Schedule]:
     node = group.roles["conv"]
     weight, pixels = node.input(1), row_count(node.output)
     assert isinstance(node.op, QConv)
     if node.op.groups == weight.shape[0] and weight.shape[3] == 1:
         yield from _depthwise(group, node, node.op)
         return
-    for tile in tiles(pixels):
+    for tile in tiles(pixels, ladder):
         count = passes(pixels, tile)
         piece = pack([tile_need("tile", tile, pixels, prod(weight.shape[1:]), 0, 0)])
         yield Schedule("windows", tile, scratch=piece, weight_passes=count, weight_bytes=count * weight.type.nbytes)
@@ -308,12 +313,12 @@ def _depthwise(group: Group, node: Node, op: QConv) -> Iterable[Schedule]:
         )
 
 
-def _single(group: Group) -> Iterable[Schedule]:
+def _single(group: Group, ladder: tuple[int, ...]) -> Iterable[Schedule]:
     (node,) = group.nodes
     if isinstance(node.op, QMatMul):
         depth, columns = node.input(1).shape[-2:]
         packed, rows = Need("packed", packed_bytes(columns, depth), 0, 0), node.output.shape[-2]
-        for tile in tiles(rows):
+        for tile in tiles(rows, ladder):
             yield Schedule("rows", tile, scratch=pack([packed, tile_need("tile", tile, rows, depth, 0, 0)]))
         return
     scores = Need("scores", 4 * node.input(1).shape[1] if isinstance(node.op, Attention) else 0, 0, 0)

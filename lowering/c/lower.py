@@ -13,7 +13,7 @@ import numpy as np
 from ...ir import interpret
 from ...ir.errors import BudgetError, Unsupported
 from ...ir.graph import Array, Graph, Value
-from ...ir.memory import Group, Plan
+from ...ir.memory import Group, Plan, streams
 from ...targets import Target
 from ..artifact import digest
 from . import packaging
@@ -86,7 +86,7 @@ def lower(
         packages: Names of the packagings to write as well.
 
     Returns:
-        The manifest's part: name, inputs, outputs, symbols, harness, steps.
+        The manifest's part: name, inputs, outputs, symbols, harness, steps, reads.
 
     Raises:
         Unsupported: Groups without a kernel, all named.
@@ -109,6 +109,7 @@ def lower(
         "symbols": {"run": f"{prefix}_harness", "arena": f"{prefix}_arena", "step": f"{prefix}_harness_step"},
         "harness": ["test/harness.c"],
         "steps": [_step(plan, step.group, vector.digests) for step in plan.steps],
+        "reads": _reads(plan, constants, external),
     }
 
 
@@ -214,6 +215,19 @@ def _step(plan: Plan, group: Group, digests: Mapping[str, str]) -> dict[str, Any
         for value in group.outputs
     ]  # fmt: skip
     return {"name": group.name, "kind": group.kind, "sources": list(group.sources), "outputs": made, "macs": group.macs}
+
+
+def _reads(plan: Plan, constants: Constants, external: set[str]) -> dict[str, Any]:
+    """Bytes that one inference reads: constants by where they lie, and operands of products by their arena offset."""
+    weights = dict.fromkeys(("flash", "external_flash"), 0)
+    for item in constants.items.values():
+        weights["external_flash" if item.name in external else "flash"] += len(item.data) * item.reads
+    operands = [
+        {"offset": step.piece(each.piece), "bytes": step.schedule.piece(each.piece).bytes, "held": each.held,
+         "read": each.read}
+        for step in plan.steps for each in streams(step.group, step.schedule)
+    ]  # fmt: skip
+    return {**weights, "operands": operands}
 
 
 def _write_sources(folder: Path, context: dict[str, Any], constants: Constants, external: set[str]) -> None:
