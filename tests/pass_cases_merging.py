@@ -14,6 +14,7 @@ from edgesmith.ir.ops.shape import Concat, Gather, Reshape
 from edgesmith.ir.passes.exact.fold_linear_chain import FoldLinearChain
 from edgesmith.ir.passes.exact.merge_branches import MergeBranches
 from edgesmith.ir.passes.exact.merge_heads import MergeHeads
+from edgesmith.ir.passes.exact.pool_algebra import PoolAlgebra
 
 CASES = runpy.run_path(str(Path(__file__).with_name("pass_cases.py")))["Cases"]()
 applies, refuses = CASES.applies, CASES.refuses
@@ -182,7 +183,7 @@ def averaged_heads(net, bias):
     return net.output(net.add(Div(), total, net.constant(2.0), name="mean"))
 
 
-@applies(MergeHeads())
+@applies(PoolAlgebra())
 def stacked_heads(net, bias):
     x = net.input(2, 6)
     parts = [net.add(Reshape((1, 2, 4)), net.linear(x, 4, bias, name), name=f"{name}.row") for name in "ab"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgesmith.ir.ops.activation import Relu
 from edgesmith.ir.ops.attention import Attention
 from edgesmith.ir.ops.elementwise import Add, Div, Mul, Sub
-from edgesmith.ir.ops.linear import MatMul
+from edgesmith.ir.ops.linear import Linear, MatMul
 from edgesmith.ir.ops.norm import GroupNorm
 from edgesmith.ir.ops.pool import AveragePool, Mean
 from edgesmith.ir.ops.shape import Reshape, Split, Transpose
@@ -221,3 +221,13 @@ def layernorms_before_a_shared_weight(net):
     w = net.normal(3, 6, name="w")
     first, second = net.layernorm(net.input(2, 6), name="n1"), net.layernorm(net.input(2, 6, name="y"), name="n2")
     return net.output(net.linear(first, 3, name="a", weight=w), net.linear(second, 3, name="b", weight=w))
+
+
+@refuses(FoldScalars(), "'b.bias' is not a constant")
+def half_of_a_sum_of_which_one_layer_has_a_computed_bias(net):
+    """Neither layer is changed, or the other would be halved again and again."""
+    x = net.input(2, 5)
+    computed = net.add(Relu(), net.input(4, name="late"), name="b.bias")
+    late = net.add(Linear(), x, net.normal(4, 5, name="b.weight"), computed, name="b")
+    total = net.add(Add(), net.linear(x, 4, name="a"), late, name="sum")
+    return net.output(net.add(Mul(), total, net.constant(0.5), name="half"))

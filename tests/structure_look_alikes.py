@@ -121,7 +121,8 @@ def gate_is_an_output(s, x):
 
 
 def halves(s, x):
-    y = linear(s, x, STRUCTURES["QKV"][:, : 2 * WIDTH])
+    """Of what a curve made of a product."""
+    y = s.op("Relu", linear(s, x, STRUCTURES["QKV"][:, : 2 * WIDTH]))
     return s.op("Split", y, integers(s, WIDTH, WIDTH), axis=2, outputs=2)
 
 

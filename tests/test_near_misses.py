@@ -28,14 +28,26 @@ from edgesmith.ir.ops import activation, conv, elementwise, pool
 from edgesmith.ir.passes.pipelines import FLOAT, run_pipeline
 
 HERE = Path(__file__).parent
-SPELLINGS, STRUCTURES, ATTENTION, NORMS, ACTIVATIONS = (
+SPELLINGS, STRUCTURES, MIXERS, ATTENTION, NORMS, ACTIVATIONS = (
     SimpleNamespace(**runpy.run_path(str(HERE / f"{name}.py")))
-    for name in ("spellings", "structure_spellings", "attention_spellings", "test_spellings_norms",
+    for name in ("spellings", "structure_spellings", "mixer_spellings", "attention_spellings", "test_spellings_norms",
                  "test_spellings_activations")
 )  # fmt: skip
 ROWS = (1, STRUCTURES.TOKENS, STRUCTURES.WIDTH)
 IMAGE, CHANNELS = (1, STRUCTURES.SIDE, STRUCTURES.SIDE, ROWS[2]), (1, ROWS[2], STRUCTURES.SIDE, STRUCTURES.SIDE)
 FAMILIES = {
+    **{
+        name: (getattr(MIXERS, name), shape)
+        for shape, names in {
+            ROWS: ("linear_attention_by_head", "relative_attention", "class_head", "distilled_head", "spatial_gate",
+                   "binarised_linear", "inner_transformer"),
+            (1, 64, ROWS[2]): ("fewer_keys_attention", "fewer_queries_attention"),
+            (1, 3, STRUCTURES.SIDE, STRUCTURES.SIDE): ("unrolled_embedding",),
+            IMAGE: ("gated_convolution",),
+            CHANNELS: ("pooling_mixer", "shared_keys_attention"),
+        }.items()
+        for name in names
+    },
     **{
         name: (getattr(STRUCTURES, name), shape)
         for shape, names in {
@@ -100,8 +112,11 @@ def attribute(graph: Graph, node: Node, draw: Random) -> Value:
 
 
 def order(graph: Graph, node: Node, draw: Random) -> Value:
-    """Operands in another order."""
-    return graph.add(node.op, *draw.sample(node.inputs, len(node.inputs)))
+    """Operands in another order; a divisor that is data may be next to nothing, where rounding is all there is."""
+    assume(not isinstance(node.op, elementwise.Div))
+    given = [value for value in node.inputs if value is not None]
+    drawn = iter(draw.sample(given, len(given)))
+    return graph.add(node.op, *(None if value is None else next(drawn) for value in node.inputs))
 
 
 def operand(graph: Graph, node: Node, draw: Random) -> Value:

@@ -14,7 +14,8 @@ from edgesmith import lowering, targets
 
 STRUCTURES = runpy.run_path(str(Path(__file__).with_name("test_structures.py")))
 FOUND, WRITTEN, Speller = (STRUCTURES[name] for name in ("FOUND", "STRUCTURES", "Speller"))
-DIVIDING = {"linear_attention", "response_norm"}
+FOUND = {**FOUND, **STRUCTURES["SIMPLIFIED"]}
+DIVIDING = {"linear_attention", "linear_attention_by_head", "response_norm"}
 """They divide by what they compute, which has no integer form."""
 
 

@@ -34,6 +34,7 @@ from .exact.split_linear import SplitLinear
 from .exact.split_phases import SplitPhases
 from .exact.turn_products import TurnProducts
 from .quantise.drop_pairs import DropPairs
+from .recognise.joined_rows import RecogniseJoinedRows
 from .recognise.patch_embed import RecognisePatchEmbed
 from .recognise.simplify_shapes import SimplifyShapes
 
@@ -48,6 +49,7 @@ EXACT: tuple[Pass, ...] = (
     FoldRepnorm(),  # likewise
     MergeSlices(),  # movement again, now that no factor or norm stands between: pieces of pieces ...
     TurnProducts(),  # ... transposed products of transposed factors ...
+    RecogniseJoinedRows(),  # ... tokens that are narrow by now, as rows ...
     SimplifyShapes(),  # ... and what then cancels
     FoldPermutation(),  # channels in another order, where that is all that is left
     RecognisePatchEmbed(),  # again: a norm may have stood between the convolution and its tokens

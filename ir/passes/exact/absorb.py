@@ -183,11 +183,12 @@ def require_own_weights(graph: Graph, nodes: Sequence[Node]) -> None:
     """Refuse to change weights that layers outside `nodes` read: a copy would be stored twice.
 
     Raises:
-        Miss: Such a weight, or one that is computed at run time.
+        Miss: Such a weight, or a weight or bias that is computed at run time.
     """
     for node in nodes:
-        weight = node.input(1)
-        double(weight)
+        weight, bias = node.input(1), node.optional(2)
+        for each in (weight, *([] if bias is None else [bias])):
+            double(each)
         others = [reader.name for reader in weight.readers if reader not in nodes]
         if others or is_public(graph, weight):
             raise Miss(f"the weight '{weight.name}' is shared with '{others[0] if others else 'the graph output'}'")

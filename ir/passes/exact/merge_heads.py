@@ -10,8 +10,6 @@ import numpy as np
 from ...graph import Node, Value, sources_of
 from ...ops.elementwise import Add, Div, Mul
 from ...ops.linear import Linear
-from ...ops.pool import Mean
-from ...ops.shape import Concat, Reshape
 from ...rewrite import Const, Match, Miss, P, Rule
 from ..base import Pass
 from .absorb import is_public, parameters, require_own_weights
@@ -55,30 +53,11 @@ def _scaled_sum(match: Match) -> Value:
     return _merge(match, heads, 1 / factor if isinstance(node.op, Div) else factor)
 
 
-def _stacked_mean(match: Match) -> Value:
-    pool, stack = match.root, match.node("stack")
-    assert isinstance(pool.op, Mean) and isinstance(stack.op, Concat)
-    rank = stack.output.type.rank
-    if [axis % rank for axis in pool.op.axes] != [stack.op.axis % rank]:
-        raise Miss("the average does not run over the joined axis")
-    heads = []
-    for value in stack.inputs:
-        assert value is not None
-        node = value.producer
-        if node is not None and isinstance(node.op, Reshape) and len(value.uses) == 1:
-            value = node.input(0)
-        heads.append(_linear(value))
-    if heads[0].output.shape != pool.output.shape:
-        raise Miss("the average does not have the shape of one head")
-    return _merge(match, heads, 1 / len(heads))
-
-
 @dataclass(frozen=True)
 class MergeHeads(Pass):
     """Average the weights instead of the predictions.
 
         (Linear1(x) + Linear2(x)) / 2             becomes    Linear(x, (w1 + w2) / 2, (b1 + b2) / 2)
-        Mean(Concat(Linear1(x), Linear2(x)))      becomes    the same
 
     Legal when the heads read the same value and nobody reads them singly; heads on different tokens (class and
     distillation token) stay two.
@@ -86,5 +65,4 @@ class MergeHeads(Pass):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("merge_scaled_heads", P((Mul, Div), P(Add, name="sum"), Const(name="factor")), _scaled_sum),
-        Rule("merge_stacked_heads", P(Mean, P(Concat, name="stack")), _stacked_mean),
     )

@@ -1,17 +1,21 @@
-"""An average taken before a linear map instead of after it."""
+"""An average taken before a linear map instead of after it, or of a few parts as their sum."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
+
+import numpy as np
 
 from ...graph import Node, Value, sources_of
 from ...ops.conv import Conv
-from ...ops.elementwise import Affine
+from ...ops.elementwise import Add, Affine, Mul
 from ...ops.linear import Linear
 from ...ops.norm import BatchNorm
 from ...ops.pool import Mean
+from ...ops.shape import Concat, Reshape
 from ...rewrite import Match, Miss, P, Rule
 from ..base import Pass
 from .absorb import require_own_weights
@@ -58,6 +62,20 @@ def _swap_conv(match: Match) -> Value:
     return _swap(match)
 
 
+def _stacked(match: Match) -> Value:
+    graph, pool, stack = match.graph, match.root, match.node("stack")
+    assert isinstance(pool.op, Mean) and isinstance(stack.op, Concat)
+    rank, shape = stack.output.type.rank, pool.output.shape
+    axis = stack.op.axis % rank
+    parts = [value for value in stack.inputs if value is not None]
+    if [each % rank for each in pool.op.axes] != [axis] or any(value.shape[axis] != 1 for value in parts):
+        raise Miss("the average does not run over the joined axis alone, or not over parts of one entry")
+    parts = [graph.add(Reshape(shape), value, name=f"{value.name}.part", sources=stack.sources) for value in parts]
+    total = reduce(lambda a, b: match.add(Add(), a, b, name=stack.name), parts)
+    result: Value = match.add(Mul(), total, graph.constant(np.array(1 / len(parts), pool.output.dtype)))
+    return result
+
+
 @dataclass(frozen=True)
 class PoolAlgebra(Pass):
     """Move Mean over tokens or pixels before a map per channel or a linear layer.
@@ -65,6 +83,7 @@ class PoolAlgebra(Pass):
         BatchNorm -> Mean -> Linear      becomes    Mean -> BatchNorm -> Linear, where BatchNorm folds into the head
         Linear -> Mean over tokens       becomes    Mean -> Linear, once instead of once per token
         Conv 1x1 -> Mean over pixels     becomes    Mean -> Linear (or Conv, when the Mean keeps its axes)
+        Mean(Concat(a, b)) over the join    becomes    (a + b) / 2, whose factor layers can take
 
     Legal when only the Mean reads the map and it does not run over the channels: its weights sum to one.
     """
@@ -72,4 +91,5 @@ class PoolAlgebra(Pass):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("pool_first", P(Mean, P((Linear, Affine, BatchNorm), name="y")), _swap),
         Rule("pool_before_conv", P(Mean, P(Conv, name="y")), _swap_conv),
+        Rule("pool_of_stack", P(Mean, P(Concat, name="stack")), _stacked),
     )

@@ -28,6 +28,8 @@ def _split(graph: Graph, node: Node) -> bool:
     constant = all(value.is_constant for value in node.inputs[1:] if value is not None)
     if is_public(graph, node.output) or not constant or not cuts or not all(_pieces(each, width) for each in readers):
         return False
+    if sum(end - start for _, start, end in cuts) > width:
+        return False  # what several pieces share would be computed more than once
     weight, bias = node.input(1).array, node.optional(2)
     for value, start, end in cuts:
         rows = graph.constant(np.ascontiguousarray(weight[start:end]), f"{node.input(1).name}_{start}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ..base import Pass
+from ..exact.split_linear import SplitLinear
 from .activation import RecogniseActivation
 from .attention import RecogniseAttention
 from .broadcasts import RecogniseBroadcasts
 from .cuts import RecogniseCuts
+from .differences import RecogniseDifferences
 from .duplicates import RecogniseDuplicates
 from .gated_linear import RecogniseGatedLinear
 from .groupnorm import RecogniseGroupnorm
@@ -43,12 +45,14 @@ RECOGNISE: tuple[Pass, ...] = (
     RecogniseGroupnorm(),  # needs the Reshapes around it as the exporter wrote them
     RecogniseActivation(),  # before anything folds a factor that is part of one
     RecognisePowers(),  # those that are left
+    RecogniseDifferences(),  # after norms and activations, whose patterns have their own signs
     RecogniseTokennorm(),  # norms over tokens move before Reshapes ...
     RecogniseJoinedRows(),  # ... as do layers ...
     SimplifyShapes(),  # ... which then cancel, and attention sees Linear and BatchNorm side by side
     RecogniseRepnorm(),  # needs norm and tokens in one shape
     RecogniseSqueezeExcite(),  # gates, whose activations are known by now
     RecogniseGatedLinear(),
+    SplitLinear(),  # other products that are cut; after gates, whose halves have names of their own
     RecogniseRotary(),  # rows of queries and keys in the order of halves, before they are cut apart
     RecogniseProjections(),  # queries, keys and values apart, whatever is done with them
     RecogniseHeadwise(),  # what is done with them one by one, before heads are turned to the front

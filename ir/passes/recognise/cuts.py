@@ -13,6 +13,7 @@ import numpy as np
 from ...graph import Graph, Node, Value, sources_of
 from ...ops.shape import Concat, Gather, Reshape, Slice, Split
 from ..base import Pass
+from ..exact.merge_slices import sliced
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,14 @@ class RecogniseCuts(Pass):
     """Slices that tile an axis become a Split: rolled windows, halves of a gate, a class token and the other tokens."""
 
     def apply(self, graph: Graph) -> int:
-        """Take orders of indices for pieces, then join the slices of each value, axis by axis."""
-        taken = sum(_taken(graph, node) for node in graph.nodes)
+        """Take orders of indices for pieces, state bounds in one way, then join slices of a value, axis by axis."""
+        taken = sum(_taken(graph, node) + _stated(graph, node) for node in graph.nodes)
         values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
         return taken + sum(_join(graph, value) for value in values)
 
 
 def _taken(graph: Graph, node: Node) -> int:
-    """Indices that count up: a Slice; that begin again once: a Split whose pieces change places; one of one: a view."""
+    """Indices that go up evenly: a Slice; that begin again once: a Split and a Concat; one of one: a view."""
     if not isinstance(node.op, Gather) or node.input(1).data is None or node.input(1).type.rank > 1:
         return 0
     x, axis = node.input(0), node.op.axis % node.input(0).type.rank
@@ -39,19 +40,33 @@ def _taken(graph: Graph, node: Node) -> int:
     if not node.input(1).shape:
         return 0
     indices = node.input(1).array % size
-    first, count = int(indices[0]) if indices.size else 0, indices.size
-    if count < 2 or (indices != (np.arange(count) + first) % size).any():
+    if not indices.size:
         return 0
+    first, last = int(indices[0]), int(indices[-1])
+    step = int(indices[1]) - first if indices.size > 1 else 1
     made: Value
-    if first + count <= size:
-        cut = Slice((first,), (first + count,), (axis,), (1,))
+    if step > 0 and (np.diff(indices) == step).all():
+        cut = Slice((first,), (last + 1,), (axis,), (step,))
         made = graph.add(cut, x, name=node.name, sources=node.sources)
-    elif count == size:
+    elif np.array_equal(indices, np.roll(np.arange(size), -first)):
         pieces = graph.add(Split(axis, (first, size - first)), x, name=f"{node.name}.pieces", sources=node.sources)
         made = graph.add(Concat(axis), pieces[1], pieces[0], name=node.name, sources=node.sources)
     else:
         return 0
     graph.replace(node.output, made)
+    graph.erase(node)
+    return 1
+
+
+def _stated(graph: Graph, node: Node) -> int:
+    """Bounds inside the tensor, of those axes alone that are cut."""
+    if not isinstance(node.op, Slice) or node not in graph or not node.output.type.size:
+        return 0
+    x = node.input(0)
+    op = sliced(x.shape, [range(n)[cut] for n, cut in zip(x.shape, node.op.index(x.type.rank), strict=True)])
+    if op == node.op or not op.axes:
+        return 0
+    graph.replace(node.output, graph.add(op, x, name=node.name, sources=node.sources))
     graph.erase(node)
     return 1
 

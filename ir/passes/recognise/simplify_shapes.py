@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...graph import Graph, Node, Value, sources_of
 from ...op import Op
+from ...ops.pool import Mean, ReduceMax, Sum
 from ...ops.shape import Concat, Expand, Gather, Pad, Reshape, Slice, Split, Transpose
 from ..base import Pass
 
@@ -18,7 +19,10 @@ Atom = tuple[int, int]
 
 @dataclass(frozen=True)
 class SimplifyShapes(Pass):
-    """Removes identities, computes movements of constants, and shortens chains of Reshape and Transpose."""
+    """Removes identities, computes movements of constants, and shortens chains of Reshape and Transpose.
+
+    What reduces axes of one entry is a Reshape.
+    """
 
     def apply(self, graph: Graph) -> int:
         """Repeat until nothing gets shorter."""
@@ -32,6 +36,8 @@ class SimplifyShapes(Pass):
 
 
 def _simplify(graph: Graph, node: Node) -> int:
+    if isinstance(node.op, (Mean, ReduceMax, Sum)) and node.input(0).type.size == node.output.type.size > 0:
+        return _replace(graph, node.output, graph.add(Reshape(node.output.shape), node.input(0), sources=node.sources))
     if not isinstance(node.op, MOVES):
         return 0
     if all(value is not None and value.is_constant for value in node.inputs):
