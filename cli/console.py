@@ -300,14 +300,20 @@ def _refused(target: Data) -> str:
 
 
 def _legend(ways: Sequence[Data]) -> dict[str, list[str]]:
-    """What the figures of the table are, and the back ends for which they are that."""
-    found: dict[str, list[str]] = {}
+    """What the figures of the table are, and the back ends for which they are that, in one arithmetic or in all."""
+    found: dict[str, list[Data]] = {}
     for way in ways:
         texts = [f"RAM is {way['memory']['is']}", f"the size is {way['size']['is']} this"] if way["size"] else []
         for text in (*texts, *way["notes"]):
-            if way["backend"] not in found.setdefault(text, []):
-                found[text].append(way["backend"])
-    return found
+            found.setdefault(text, []).append(way)
+    whole = [way for way in ways if way["size"]]
+    return {text: _names(those, [way for way in whole if way not in those]) for text, those in found.items()}
+
+
+def _names(those: Sequence[Data], others: Sequence[Data]) -> list[str]:
+    apart = {way["backend"] for way in others}
+    names = (f"{way['backend']} {way['dtype']}" if way["backend"] in apart else way["backend"] for way in those)
+    return list(dict.fromkeys(names))
 
 
 def _details(way: Data) -> None:

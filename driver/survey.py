@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from ..ir.graph import Graph
     from ..ir.memory import Plan
     from ..ir.passes.base import Pass
+    from ..lowering import Backend
     from ..targets import Target
 
 __all__ = ["check"]
 
 STREAMS = ("int8", "int16")
+SPARED = "layers whose rounding costs too much accuracy stay in float, and take more; which they are, only data can say"
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,17 @@ class Way:
         return self.outline.lacks if self.outline else ()
 
     def over(self, device: Target) -> list[dict[str, Any]]:
-        """The budgets of a device that are sure to be too small."""
+        """The budgets of a device that are sure to be too small, region by region."""
         if self.backend != "c" or self.outline is None or self.lacks:
             return []
         from ..lowering.c.lower import code_reserve
 
-        flash = device.flash_budget
-        room = None if flash is None else flash + (device.external_flash_budget or 0)
-        rows = (
-            ("RAM", self.memory["bytes"] + STACK_ALLOWANCE, device.ram_budget),
-            ("flash", self.outline.size + code_reserve(device), room),
-        )
+        inside, outside, code = device.flash_budget, device.external_flash_budget, code_reserve(device)
+        rows = [("RAM", self.memory["bytes"] + STACK_ALLOWANCE, device.ram_budget)]
+        if inside is not None and outside is not None:  # code stays inside, as many constants as fit beside it
+            rows.append(("external flash", self.outline.size - (inside - code), outside))
+        else:
+            rows.append(("flash", self.outline.size + code, inside))
         return [{"what": what, "needs": n, "budget": most} for what, n, most in rows if most is not None and n > most]
 
     def takes(self, device: Target) -> bool:
@@ -203,13 +205,19 @@ def _many(graph: Graph) -> tuple[Lack, ...]:
 
 
 def _translations(simplified: _Simplified, devices: list[Target]) -> Iterator[Way]:
-    """A back end that writes one file, in its first arithmetic; targets for which it writes the same are together."""
+    """A back end that writes one file, in its first arithmetic and, where it can, in integers.
+
+    Targets for which it writes the same are together.
+    """
+    from .. import lowering
+
     found: list[Way] = []
+    dtypes = lowering.load(devices[0].backend).dtypes
+    asked = dict.fromkeys((dtypes[0], *(each for each in dtypes if each == "int8")))
     forms: dict[str, list[Target]] = {}
     for device in devices:
         forms.setdefault(repr(sorted(device.format.items())), []).append(device)
-    for same in forms.values():
-        way = _translation(simplified, tuple(same))
+    for way in (_translation(simplified, tuple(same), dtype) for dtype in asked for same in forms.values()):
         alike = next((each for each in found if replace(each, devices=()) == replace(way, devices=())), None)
         if alike is None:
             found.append(way)
@@ -218,20 +226,35 @@ def _translations(simplified: _Simplified, devices: list[Target]) -> Iterator[Wa
     return iter(found)
 
 
-def _translation(simplified: _Simplified, devices: tuple[Target, ...]) -> Way:
+def _translation(simplified: _Simplified, devices: tuple[Target, ...], dtype: str) -> Way:
     from .. import lowering
     from ..ir.cost import peak
 
     backend = lowering.load(devices[0].backend)
-    choices = choose(devices[0], None, {}, False)
-    graph = simplified.by(backend.passes(choices.dtype))
+    options = choose(devices[0], dtype, {"observer": "minmax"} if dtype == "int8" else {}, False).options
+    graph = simplified.by(backend.passes(dtype))
     memory = {"bytes": peak(graph), "is": "activations alive at once in the graph's order, in float32"}
     missing = backend.why_not() or ""
     try:
-        outline = backend.outline(lowering.Job(graph, devices[0], choices.dtype, choices.options))
+        if dtype == "int8":
+            graph = _paired(graph, backend, options)
+        outline = backend.outline(lowering.Job(graph, devices[0], dtype, options))
     except MachineError:
-        return Way(backend.name, choices.dtype, None, memory, devices, why_not=missing)
-    return Way(backend.name, choices.dtype, outline, memory, devices, why_not=missing)
+        return Way(backend.name, dtype, None, memory, devices, why_not=missing)
+    if dtype == "int8":
+        outline = replace(outline, size_is="at least", notes=(*outline.notes, SPARED))
+    return Way(backend.name, dtype, outline, memory, devices, why_not=missing)
+
+
+def _paired(graph: Graph, backend: Backend, options: Mapping[str, str]) -> Graph:
+    """The graph with pairs where the back end takes integers."""
+    from ..ir.passes.quantise.outline import paired
+    from ..ir.passes.quantise.qdq import QdqOptions
+    from ..lowering import Integers
+
+    if isinstance(backend, Integers):
+        return paired(graph, lambda seen: backend.integers(graph, seen, options))
+    return paired(graph, lambda seen: QdqOptions())
 
 
 def _stopped(ways: Sequence[Way]) -> dict[str, Any] | None:

@@ -140,7 +140,7 @@ class Backend(Protocol):
     def outline(self, job: Job) -> Outline:
         """What `write` would write of a float graph and all that it would miss, found by the same survey, in seconds.
 
-        Nothing is written, compiled or rounded. A job of "int8" has no outline.
+        Nothing is written or compiled. The graph of a job of "int8" has its pairs.
         """
 
     def write(self, job: Job, path: Path) -> Written:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -29,9 +30,11 @@ from edgesmith.ir.ops.norm import BatchNorm
 from edgesmith.ir.ops.shape import Gather, Reshape
 from edgesmith.ir.passes.pipelines import EXACT, FLOAT_C, run_pipeline
 from edgesmith.ir.passes.quantise import QuantOptions, convert
+from edgesmith.ir.passes.quantise.observe import observe
+from edgesmith.ir.passes.quantise.qdq import measured, quantise_operands
 from edgesmith.ir.passes.recognise import RECOGNISE
 from edgesmith.lowering.c.constants import Constants
-from edgesmith.lowering.c.lower import emitted
+from edgesmith.lowering.c.lower import code_reserve, emitted
 from edgesmith.lowering.coreml.sketch import MOVES
 
 NETS = dict(runpy.run_path(str(Path(__file__).with_name("small_networks.py")))["NETS"])
@@ -75,7 +78,7 @@ def written(graph, backend, folder):
 def test_operators_are_those_of_the_file(backend, name, build, tmp_path):
     graph = NETS[name](build)
     operators, size = written(graph, backend, tmp_path)
-    (way,) = check(graph, [target_of(backend)])["ways"]
+    way, *_ = check(graph, [target_of(backend)])["ways"]
     assert [each["takes"] for each in way["targets"]] == [True] and not way["lacks"]
     foretold = Counter(way["operators"])
     moves = {kind for kind in {*operators, *foretold} if backend == "coreml" and kind in MOVES}
@@ -86,6 +89,48 @@ def test_operators_are_those_of_the_file(backend, name, build, tmp_path):
     assert way["size"]["is"] == "about"
     if backend != "coreml":
         assert abs(way["size"]["bytes"] - size) <= 64 + 0.02 * size
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("backend", ["onnx", "tflite"])
+def test_operators_in_integers_are_those_of_the_file(backend, name, build, tmp_path):
+    """Whatever the data are: ranges decide scales, and nothing about where integers are."""
+    ready(backend)
+    graph, found, device = recognised(NETS[name](build)), lowering.load(backend), targets.get(target_of(backend))
+    _, way = check(graph, [device.name])["ways"]
+    run_pipeline(graph, found.passes("int8"))
+    draw = np.random.default_rng(3)
+    data = [{value.name: draw.standard_normal(value.shape).astype(np.float32) for value in graph.inputs}]
+    seen = observe(graph, data, only=measured(graph))
+    options = {option: each.default for option, each in lowering.offer(backend).options.items()}
+    quantise_operands(graph, seen, found.integers(graph, seen, options))
+    made = found.write(lowering.Job(graph, device, "int8", options), tmp_path / found.file)
+    assert way["dtype"] == "int8" and way["operators"] == dict(made.operators)
+    size = (tmp_path / found.file).stat().st_size
+    assert way["size"]["is"] == "at least" and abs(way["size"]["bytes"] - size) <= 256 + 0.02 * size
+
+
+def test_flash_is_judged_by_region(fashion, tmp_path):
+    """What is left inside holds code and constants; the rest has to fit outside."""
+    text = Path(targets.FOLDER / "stm32f746.toml").read_text(encoding="utf-8")
+    model = fashion / "model.onnx"
+    way = next(each for each in check(model, ["stm32f746"])["ways"] if each["dtype"] == "int8")
+    size = way["size"]["bytes"]
+    device = targets.get("stm32f746")
+    room = device.flash_budget - code_reserve(device)
+    assert way["targets"][0]["takes"] and size < room
+    inside = next(each for each in device.of_kind("flash"))
+    outside = next(each for each in device.of_kind("external_flash"))
+    small = size // 2
+    for allowed, takes in ((size - size // 2 + 64, True), (size // 4, False)):
+        own = tmp_path / f"own{int(takes)}.toml"
+        narrow = inside.size - room + small
+        changed = re.sub(rf"\b{inside.size:_}\b", str(narrow), text)
+        own.write_text(re.sub(rf"\b{outside.size:_}\b", str(allowed), changed), encoding="utf-8")
+        found = next(each for each in check(model, [str(own)])["ways"] if each["dtype"] == "int8")
+        (place,) = found["targets"]
+        assert place["takes"] == takes
+        assert [row["what"] for row in place["over"]] == ([] if takes else ["external flash"])
 
 
 @pytest.mark.tvm
@@ -198,7 +243,7 @@ def test_all_that_is_missing_is_foretold_as_compile_says_it(backend, tmp_path):
 @pytest.mark.parametrize("backend", ["coreml", "tflite", "tvm"])
 def test_a_form_behind_an_unknown_op_is_found_as_well(backend):
     ready(backend)
-    (way,) = check(riddles(), [target_of(backend)])["ways"]
+    way, *_ = check(riddles(), [target_of(backend)])["ways"]
     assert ["/a/late"] in [lack["where"] for lack in way["lacks"] if lack["why"]]
 
 
@@ -217,7 +262,7 @@ def test_without_the_package_it_says_what_to_install(build, monkeypatch):
     found = lowering.load("tflite")
     monkeypatch.setattr(type(found), "why_not", lambda self: "pip install edgesmith[this]")
     told = check(NETS["clamped_sums"](build), ["android"])
-    (way,) = told["ways"]
+    way, *_ = told["ways"]
     assert way["why_not"] == "pip install edgesmith[this]" and way["operators"] == {} and way["size"] is None
     assert told["stopped"]["exit_code"] == 5 and "edgesmith[this]" in told["stopped"]["do"]
 

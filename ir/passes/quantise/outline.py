@@ -1,12 +1,13 @@
 """The integer graph of a network by its shapes alone: every type in it is right, and no number means anything.
 
 What memory it takes depends on nothing else. Ranges differ from value to value, so that no two share a scale by chance;
-weights are zeros that lie nowhere.
+weights are zeros that lie nowhere. Where a runtime makes integers out of pairs, these are placed alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from .choose_scales import WIDE, Form, Read, ScaleChooser
 from .convert import QuantOptions, lower_all
 from .fit_weights import Fitted
 from .integer_lowering import Lowering
+from .observe import Observed
+from .qdq import QdqOptions, measured, quantise_operands
 
-__all__ = ["outline"]
+__all__ = ["outline", "paired"]
 
 SCALE = 1e-4
 """Of every weight; multipliers to scales of ranges near one exist."""
@@ -43,6 +46,24 @@ def outline(prepared: Graph, stream: str) -> Graph:
     return lowering.graph
 
 
+def paired(graph: Graph, form: Callable[[Observed], QdqOptions]) -> Graph:
+    """A copy with the pairs that `qdq.quantise_operands` places where every layer may be in integers.
+
+    Args:
+        graph: A float graph; it is only read.
+        form: What the back end wants, told of ranges that nobody measured.
+    """
+    made = graph.copy()
+    seen = {name: _range(place) for place, name in enumerate(sorted(measured(graph)))}
+    quantise_operands(made, seen, replace(form(seen), observer="minmax", weights="minmax", pairs=False))
+    return made
+
+
+def _range(place: int) -> Statistics:
+    """Around zero, and another one for each place."""
+    return Statistics(-0.75 - place * STEP, 1 + place * STEP)
+
+
 class _Chooser(ScaleChooser):
     """Forms as calibration would give them, by ranges that nobody measured."""
 
@@ -53,8 +74,7 @@ class _Chooser(ScaleChooser):
     def statistics(self, value: Value) -> Statistics:
         """A range around zero that no other value has."""
         if id(value) not in self._seen:
-            more = len(self._seen) * STEP
-            self._seen[id(value)] = Statistics(-0.75 - more, 1 + more)
+            self._seen[id(value)] = _range(len(self._seen))
         return self._seen[id(value)]
 
     def _balanced(self, value: Value, whole: Form, reads: list[Read]) -> Form:
