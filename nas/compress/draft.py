@@ -17,7 +17,7 @@ from . import drop, heads, width
 from .correct import Fit, applied, corrected
 from .low_rank import break_even, factors
 from .observe import Observed, matrix
-from .sites import branches, channels, layers
+from .sites import Heads, branches, channels, layers
 from .sites import heads as attentions
 
 __all__ = ["Compressor", "Draft"]
@@ -43,8 +43,9 @@ class Draft:
 class Compressor:
     """A float graph after its exact passes, what it computes on calibration data, and what can be done to it.
 
-    Genes are called after what they change: "drop NAME" of a branch, "width NAME" of a group of channels, "heads NAME"
-    of an attention, "rank NAME" and "code NAME" of a layer; each decides once, and its first choice changes nothing.
+    Genes are called after what they change: "drop NAME" of a branch, "width NAME" of a group of channels, "heads NAME",
+    "keys NAME" and "values NAME" of an attention, "rank NAME" and "code NAME" of a layer; each decides once, and its
+    first choice changes nothing.
     """
 
     graph: Graph
@@ -58,6 +59,9 @@ class Compressor:
             genes.append(Gene(f"width {group.name}", _widths(group.size), note="channels that are kept"))
         for site in attentions(self.graph):
             genes.append(Gene(f"heads {site.name}", tuple(range(site.count, 0, -1)), note="heads that are kept"))
+            for word, name in (("keys", site.k), ("values", site.v)):
+                width_of_one = self.graph.value(name).shape[-1] // site.count
+                genes.append(Gene(f"{word} {site.name}", _widths(width_of_one), note="channels of each head"))
         for node in layers(self.graph):
             if ranks := _ranks(*matrix(node).shape):
                 choices = (min(matrix(node).shape), *ranks)
@@ -75,9 +79,13 @@ class Compressor:
 
     @cached_property
     def orders(self) -> dict[str, tuple[int, ...]]:
-        """Channels and heads by the name of their site, the one that is worth most first."""
-        ordered = {each.name: width.importance(self.graph, each, self.seen) for each in channels(self.graph)}
-        return ordered | {each.name: heads.importance(self.graph, each, self.seen) for each in attentions(self.graph)}
+        """Channels and heads by the name of the gene that keeps some, the one that is worth most first."""
+        found = {f"width {each.name}": width.importance(self.graph, each, self.seen) for each in channels(self.graph)}
+        for site in attentions(self.graph):
+            found[f"heads {site.name}"] = heads.importance(self.graph, site, self.seen)
+            found[f"keys {site.name}"] = heads.keys(site, self.seen)
+            found[f"values {site.name}"] = heads.values(self.graph, site, self.seen)
+        return found
 
     def draft(self, genome: Genome) -> Draft:
         """Take out what a genome says.
@@ -91,20 +99,45 @@ class Compressor:
         for group in channels(self.graph):
             count = _number(genome[f"width {group.name}"])
             if count < group.size:
-                left = sorted(self.orders[group.name][:count])
+                left = sorted(self.orders[f"width {group.name}"][:count])
                 made = width.keep(made, group, left)
                 kept |= width.kept_outputs(group, left)
         for site in attentions(self.graph):
-            count = _number(genome[f"heads {site.name}"])
-            if count < site.count:
-                left = sorted(self.orders[site.name][:count])
-                made = heads.keep(made, site, left)
-                kept |= heads.kept_outputs(self.graph, site, left)
+            left_of = self._channels(site, genome)
+            if [len(each) for each in left_of] != [self.graph.value(name).shape[-1] for name in (site.k, site.v)]:
+                made = heads.keep(made, site, _number(genome[f"heads {site.name}"]), left_of)
+                kept |= heads.outputs_kept(site, left_of)
         made = drop.drop(made, [each.name for each in branches(self.graph) if genome[f"drop {each.name}"]])
         names = [node.output.name for node in layers(made)]
         codes = {name: str(genome[f"code {name}"]) for name in names if genome[f"code {name}"] != "int8"}
         ranks = {name: _number(genome[f"rank {name}"]) for name in names if f"rank {name}" in genome}
         return Draft(made, kept, codes, ranks)
+
+    def _channels(self, site: Heads, genome: Genome) -> heads.Kept:
+        """Which channels of keys and of values an attention is left with."""
+        stay = sorted(self.orders[f"heads {site.name}"][: _number(genome[f"heads {site.name}"])])
+        keys, values = (
+            heads.by_head(self.orders[gene], stay, site.count, self.graph.value(name).shape[-1], _number(genome[gene]))
+            for gene, name in ((f"keys {site.name}", site.k), (f"values {site.name}", site.v))
+        )
+        return keys, values
+
+    def cut(self, shares: Mapping[str, float], codes: Sequence[str] = (), dropped: Sequence[str] = ()) -> Genome:
+        """The network with the same done to all that is alike.
+
+        Args:
+            shares: Which share of the steps down to the least a gene goes, by the word that its name begins with, or
+                by "stream" for channels that several layers read.
+            codes: As for `genome`.
+            dropped: Branches to leave out, by their sums.
+        """
+        found = {**self.genome(code=codes), **{f"drop {name}": 1 for name in dropped}}
+        streams = {f"width {each.name}" for each in channels(self.graph) if len(each.readers) > 1}
+        for gene in self.space.genes:
+            share = shares.get("stream" if gene.name in streams else gene.name.partition(" ")[0])
+            if share is not None:
+                found[gene.name] = gene.choices[round(share * (len(gene.choices) - 1))]
+        return found
 
     def sketch(self, genome: Genome) -> Graph:
         """The network of a genome with weights of the right sizes, for its costs: nothing is put right."""

@@ -26,12 +26,10 @@ Divergence = Callable[[Array, Array], float]
 def drop(graph: Graph, names: Iterable[str]) -> Graph:
     """A copy in which these branches, named by their sums, are left out: what reads the sum reads the stream."""
     made, gone = graph.copy(), set(names)
-    for branch in branches(made):
-        if branch.name in gone:
-            node = made.value(branch.name).producer
-            assert node is not None
-            stream = next(value for value in node.inputs if value is not None and value.name == branch.stream)
-            made.replace(node.output, stream)
+    for branch in [each for each in branches(made) if each.name in gone]:
+        node = made.value(branch.name).producer
+        assert node is not None
+        made.replace(node.output, node.input(branch.place))
     made.prune()
     return made
 

@@ -42,11 +42,13 @@ class Price:
         target: A device that C is compiled for.
         stream: "int8" or "int16", of the tokens between blocks.
         callback: Whether the image comes pixel by pixel where it can.
+        ram: The budget that a compile will have, stack included; without, it makes the smallest plan.
     """
 
     target: Target
     stream: str = "int8"
     callback: bool = True
+    ram: int | None = None
     _functions: dict[str, int] = field(default_factory=dict)
     _rest: int | None = None
 
@@ -65,7 +67,13 @@ class Price:
         if refused:
             raise joined(refused)
         stack = STACK + max((call.decoded for call in calls), default=0)
-        flash = pool.nbytes + self._code(integers, found, calls)
+        if self.ram is not None and found.arena_bytes + STACK < self.ram:
+            roomy = plan(integers, self.ram - STACK, callback=self.callback, effort=0)
+            pool = _Pool("pool")
+            calls, _ = emitted(roomy, pool)
+            flash = pool.nbytes + self._code(integers, roomy, calls)
+        else:
+            flash = pool.nbytes + self._code(integers, found, calls)
         return Costs(cost(made).macs, flash, found.arena_bytes + stack)
 
     def _code(self, graph: Graph, found: Plan, calls: Sequence[Call]) -> int:

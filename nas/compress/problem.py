@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ..problem import Costs
 from ..quality import accuracy, divergence_of, labels_for
 from ..space import Genome, Space, key
 from .draft import Compressor
+from .drop import by_divergence
 from .judge import in_floats, in_integers
 from .observe import observe
 from .price import Price
@@ -29,6 +31,16 @@ RANGES = 64
 
 JUDGED = 256
 """Samples, at most, that quality is measured on where there are no labels."""
+
+
+SHOWN = 64
+"""Samples, at most, by which branches are ranked."""
+
+MOST_DROPPED = 2
+"""Branches that a genome to begin with leaves out at most."""
+
+STARTS = (0.0, 0.25, 0.5)
+"""How far genomes to begin with go down in widths."""
 
 
 @dataclass
@@ -45,6 +57,8 @@ class Compression:
         labels: The class of each sample, if known.
         divergence: One of `quality.DIVERGENCES`.
         stream: "int8" or "int16", of the tokens between blocks; a compile of the result takes the same option.
+        ram: The budget that the result will be compiled with: within it plans take the quickest schedules, and code is
+            counted for these. Without, it is that of the smallest plan.
     """
 
     graph: Graph
@@ -53,6 +67,7 @@ class Compression:
     labels: Array | None = None
     divergence: str = "angle"
     stream: str = "int8"
+    ram: int | None = None
     _costs: dict[str, Costs] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,7 +83,7 @@ class Compression:
         run_pipeline(prepared, INTEGER)
         self.compressor = Compressor(prepared, observe(prepared, self.feeds))
         self.wanted = self.compressor.seen.wanted[prepared.outputs[0].name]
-        self.price = Price(self.target, self.stream)
+        self.price = Price(self.target, self.stream, ram=self.ram)
         divergence_of(self.divergence, self.wanted, self.wanted)
         if self.labels is not None:
             self.labels = labels_for(self.labels, len(self.wanted), self.wanted[0].size)
@@ -79,11 +94,20 @@ class Compression:
         return self.compressor.space
 
     def starts(self) -> Sequence[Genome]:
-        """The model as it is, the same in four bits, and with three quarters and half of its widths."""
-        genome, groups = self.compressor.genome, {gene.name: gene.choices for gene in self.space.genes}
-        widths = [choices for name, choices in groups.items() if name.startswith("width ")]
-        cuts = [tuple(choices[len(choices) * part // 4] for choices in widths) for part in (1, 2)]
-        return [genome(), genome(code=["int4"]), *(genome(code=["int4"], width=cut) for cut in cuts)]
+        """The model as it is, and in four bits with the same done to all that is alike, from nothing to much.
+
+        Streams decide RAM, and branches and hidden units flash, so that these are combined; of branches those are left
+        out whose loss moves the output least.
+        """
+        few = {name: np.asarray(array)[:SHOWN] for name, array in self.feeds.items()}
+        gone = [name for name, _ in by_divergence(self.compressor.graph, few, MOST_DROPPED)]
+        cut = self.compressor.cut
+        found = [cut({})]
+        for count in range(len(gone) + 1):
+            for stream, hidden in product(STARTS, STARTS):
+                shares = {"stream": stream, "width": hidden, "keys": hidden, "values": hidden / 2}
+                found.append(cut(shares, ["int4"], gone[:count]))
+        return found
 
     def costs(self, genome: Genome) -> Costs:
         """What it takes; RAM and flash on targets of the C back end, else the size of the weights in the model file."""

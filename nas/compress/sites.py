@@ -55,10 +55,11 @@ class Heads:
 
 @dataclass(frozen=True)
 class Branch:
-    """A sum of a stream and of something that is computed from it: `name` is the sum, `stream` the other operand."""
+    """A sum of a stream and of something computed from it: names of the sum and the stream, and which operand it is."""
 
     name: str
     stream: str
+    place: int
 
 
 def is_depthwise(node: Node) -> bool:
@@ -159,10 +160,10 @@ def branches(graph: Graph) -> list[Branch]:
     found = []
     for node in graph.nodes:
         if isinstance(node.op, Add) and not any(value is None or value.is_constant for value in node.inputs):
-            pairs = ((node.input(0), node.input(1)), (node.input(1), node.input(0)))
-            for stream, branch in pairs:
+            for place in (0, 1):
+                stream, branch = node.input(place), node.input(1 - place)
                 if stream.shape == branch.shape and any(value is stream for value in _ancestors(branch)):
-                    found.append(Branch(node.output.name, stream.name))
+                    found.append(Branch(node.output.name, stream.name, place))
                     break
     return found
 

@@ -41,10 +41,14 @@ def surgeon(problems: Sequence[tuple[Array, Array]], count: int) -> tuple[int, .
 
     Args:
         problems: Weights [N, K] and second moment [K, K] of their input, one pair for each layer that reads the
-            columns; column k belongs to block k // (K // count).
+            columns; column k belongs to block k // (K // count). A layer's loss counts as a share of its output.
         count: How many blocks.
     """
-    states = [(w.copy(), np.linalg.inv(_damped(moment))) for w, moment in problems]
+    whole = (float(np.einsum("nk,kl,nl->", w, moment, w)) for w, moment in problems)
+    states = [
+        (w / np.sqrt(max(energy, np.finfo(float).tiny)), np.linalg.inv(_damped(moment)))
+        for (w, moment), energy in zip(problems, whole, strict=True)
+    ]
     left, gone = list(range(count)), list[int]()
     while len(left) > 1:
         losses = {block: sum(_loss(w, inverse, _columns(w, block, count)) for w, inverse in states) for block in left}
