@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from ...ir.errors import ModelError
 from ...ir.graph import Array, Graph, Value
 from ...ir.op import Op
-from ...ir.ops.shape import Reshape
+from ...ir.ops.attention import Attention
+from ...ir.ops.shape import Concat, Expand, Reshape
 
 __all__ = ["batched", "rebuilt"]
 
@@ -37,9 +40,12 @@ def rebuilt(
         twins[id(value)] = made.constant(weights.get(value.name, value.array), value.name, value.type.quant)
     for node in graph.nodes:
         op = ops.get(node.outputs[0].name, node.op)
-        if isinstance(op, Reshape) and batch > 1 and op.shape[:1] == (1,):
+        operands = [value and twins[id(value)] for value in node.inputs]
+        if batch > 1 and isinstance(op, Reshape | Expand) and op.shape[:1] == (1,):
             op = replace(op, shape=(batch, *op.shape[1:]))
-        found = made.add(op, *(value and twins[id(value)] for value in node.inputs), name=node.name)
+        if batch > 1 and isinstance(op, Attention | Concat):
+            operands = [value and _repeated(made, value, batch) for value in operands]
+        found = made.add(op, *operands, name=node.name)
         (new := found if isinstance(found, tuple) else (found,))[0].producer.sources = node.sources
         for old, value in zip(node.outputs, new, strict=True):
             if value.name != old.name:
@@ -47,6 +53,13 @@ def rebuilt(
             twins[id(old)] = value
     made.outputs = [twins[id(value)] for value in graph.outputs]
     return made
+
+
+def _repeated(graph: Graph, value: Value, batch: int) -> Value:
+    """A constant that is the same for all samples (a class token, a learned query), once for each of them."""
+    if value.data is None or value.shape[:1] != (1,):
+        return value
+    return graph.constant(np.repeat(value.data, batch, axis=0), f"{value.name}.repeated")
 
 
 def batched(graph: Graph, batch: int) -> Graph:
