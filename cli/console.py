@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.markup import escape
-from rich.status import Status
 
 from ..ir.errors import EdgesmithError
 from .profile import profile, schedules
@@ -26,10 +26,18 @@ QUIET_SECONDS = 10
 """How long a stage may be silent where nothing can be animated."""
 
 
+class Shown(Protocol):
+    """What shows a text until it is given the next."""
+
+    def update(self, text: str, /) -> None:
+        """Show this."""
+        ...
+
+
 class Progress:
     """Says on stderr which stage runs, and when it has ended how long it took."""
 
-    def __init__(self, status: Status | None) -> None:
+    def __init__(self, status: Shown | None) -> None:
         """Animate `status` where there is a terminal; without, print a line a stage, and now and then how it goes."""
         self._status, self._stage = status, ""
         self._began = self._said = time.perf_counter()

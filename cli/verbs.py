@@ -69,8 +69,10 @@ class Value(click.ParamType[tuple[str, float]]):
         return name, float(number)
 
 
-def verb(function: Callable[..., Data]) -> Callable[..., None]:
+def verb(function: Callable[..., Data], printer: Callable[[Data], None] | None = None) -> Callable[..., None]:
     """Make a command of a function that returns plain data; errors of the contract end in their own exit codes.
+
+    People see the data by `printer`, or by that of the verb's name in `console`.
 
     Data that says of itself that samples differ (`equal` below `samples`) end in the code of an internal error, data
     that says why it is not complete (`stopped`) in that of the error it names.
@@ -90,7 +92,7 @@ def verb(function: Callable[..., Data]) -> Callable[..., None]:
         if json_:
             click.echo(json.dumps(data, indent=2))
         else:
-            getattr(console, function.__name__)(data)
+            (printer or getattr(console, function.__name__))(data)
         if data.get("equal") is not None and data["equal"] < data["samples"]:
             sys.exit(InternalError.exit_code)
         if data.get("stopped"):
