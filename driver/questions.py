@@ -117,12 +117,12 @@ def architecture(
     from ..nas.architecture import Architecture
     from ..nas.space import Space
 
+    wide = Space.load(space)
     if importlib.util.find_spec("torch") is None:
         raise MachineError("PyTorch is not installed", do="pip install 'edgesmith[train]'")
     from ..nas.supernet.oneshot import OneShot, fitted
     from ..nas.supernet.train import Recipe
 
-    wide = Space.load(space)
     parts = sets.split(*sets.load(Path(data)), seed=0)
     whole, alone = Recipe(steps, seed=seed), Recipe(tuning, seed=seed, layer_share=0.0)
     judge = OneShot(fitted(wide, parts), parts, out / SUPERNET, whole, alone)
