@@ -29,8 +29,8 @@ LABELS = "labels"
 SUPERNET = "supernet"
 """The folder, within that of a search, of the weights that all networks share."""
 
-CALIBRATED = 64
-"""Training samples that networks are calibrated with."""
+CALIBRATED, RANGED = 64, 8
+"""Training samples that networks are calibrated with when they are compiled, and while what they take is judged."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def architecture(
     about = {"data": _digest(arrays), "training": [str(whole), str(alone)]}
     measure = f"accuracy on {len(parts.validation)} validation samples with shared weights"
     options = {"stream": "int8"} if device.backend == "c" else {}
-    problem = Architecture(judge.space, device, judge)
+    pixels = parts.train.first(RANGED).images.astype(np.float32) / 255
+    problem = Architecture(judge.space, device, judge, (pixels - parts.mean) / parts.std)
     return Inquiry(wide.name, problem, about, measure, parts.train.first(CALIBRATED).images, options)
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from ..ir.cost import cost
+from ..ir.graph import Array
 from ..targets import Target
 from .compress.price import Price
 from .families import build
@@ -38,12 +39,14 @@ class Architecture:
         space: Its settings fit the data.
         target: The device.
         judge: Trained on the data.
+        samples: A few inputs as the networks take them, float32 [samples, channels, height, width].
         stream: "int8" or "int16", of the tokens between blocks; a compile of the result takes the same option.
     """
 
     space: Space
     target: Target
     judge: Judge
+    samples: Array
     stream: str = "int8"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -58,7 +61,7 @@ class Architecture:
         """What it takes; RAM and flash on targets of the C back end, else the size of its weights."""
         graph = build(self.space, genome)
         if self.target.backend == "c":
-            return self._price.of(graph)
+            return self._price(graph.inputs[0].name).of(graph)
         total = cost(graph)
         return Costs(total.macs, sum(value.type.nbytes for value in graph.constants))
 
@@ -70,6 +73,10 @@ class Architecture:
         """What the judge makes of it."""
         return self.judge.model(genome)
 
+    def _price(self, name: str) -> Price:
+        """The one that knows every function that was linked so far."""
+        return self._prices.setdefault(name, Price(self.target, {name: self.samples}, self.stream))
+
     @cached_property
-    def _price(self) -> Price:
-        return Price(self.target, self.stream)
+    def _prices(self) -> dict[str, Price]:
+        return {}

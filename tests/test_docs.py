@@ -55,7 +55,7 @@ def test_files_that_contributing_names_exist():
 def test_options_in_the_documents_are_those_of_the_command():
     from edgesmith.cli import commands
 
-    verbs = {verb: commands.commands[verb].params for verb in ("bench", "check", "compile", "run", "show")}
+    verbs = {verb: commands.commands[verb].params for verb in ("bench", "check", "compile", "run", "search", "show")}
     options = {verb: {name for each in params for name in (*each.opts, *each.secondary_opts)}
                for verb, params in verbs.items()}  # fmt: skip
     for verb, known in options.items():
