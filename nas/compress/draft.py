@@ -157,7 +157,10 @@ class Compressor:
 
 
 def _finished(draft: Draft, fits: Mapping[str, Fit]) -> Graph:
+    """The graph with its weights and codes; a layer stands for the ONNX node that a file will have for it."""
     made = applied(draft.graph, fits)
+    for node in layers(made):
+        node.sources = tuple(dict.fromkeys((node.output.name, *node.sources)))
     halves = {f"{name}.first": code for name, code in draft.codes.items() if len(fits[name].matrices) == 2}
     note_codes(made, {**draft.codes, **halves})
     return made

@@ -60,7 +60,7 @@ def in_integers(model: bytes, calibration: Feeds, feeds: Feeds, target: Target, 
         return np.concatenate([made.run(each)[name] for each in samples])
     with tempfile.TemporaryDirectory() as folder:
         program = _program(made, target, Path(folder))
-        stored = [program.call([made.feeds(each)[value.name] for value in made.graph.inputs])[0] for each in samples]
+        stored = [program.call(program.library.arrays(made.feeds(each)))[0] for each in samples]
     return np.concatenate([made.real(name, each) for each in stored])
 
 

@@ -1,14 +1,14 @@
 """What a float graph takes of a device once it is compiled to integers, without compiling it.
 
-The planner, the emitters and the packer are those of a compile; they work on an integer graph of the right shapes, as
-costs depend on nothing else. Code is added up function by function: each is linked once, with the first network that
-needs it, and is as large in every other.
+Quantiser, planner, emitters and packer are those of a compile, with a few samples for the ranges. Code is added up
+function by function: each is linked once, with the first network that needs it, and is as large in every other. Ranges
+of more samples may tell two layers apart that share a function here, or the other way round.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -19,11 +19,11 @@ from ...ir.cost import cost
 from ...ir.graph import Array, Graph
 from ...ir.memory import Plan, plan
 from ...ir.passes.pipelines import INTEGER, run_pipeline
-from ...ir.passes.quantise.legalise_integer import prepare
-from ...ir.passes.quantise.outline import outline
+from ...ir.passes.quantise import QuantOptions, convert
+from ...ir.passes.quantise.calibrate import calibrate
 from ...lowering.c.call import Call
+from ...lowering.c.constants import Constants
 from ...lowering.c.lower import Vector, emitted, lower
-from ...lowering.c.outline import Tally
 from ...lowering.c.steps import joined
 from ...targets import Target
 from ..problem import Costs
@@ -40,12 +40,14 @@ class Price:
 
     Attributes:
         target: A device that C is compiled for.
+        feeds: A few typical inputs, float32 [samples, ...], by name.
         stream: "int8" or "int16", of the tokens between blocks.
         callback: Whether the image comes pixel by pixel where it can.
         ram: The budget that a compile will have, stack included; without, it makes the smallest plan.
     """
 
     target: Target
+    feeds: Mapping[str, Array]
     stream: str = "int8"
     callback: bool = True
     ram: int | None = None
@@ -60,21 +62,16 @@ class Price:
         """
         made = graph.copy()
         run_pipeline(made, INTEGER)
-        integers = outline(prepare(made), self.stream)
-        found = plan(integers, callback=self.callback, effort=0)
-        pool = _Pool("pool")
-        calls, refused = emitted(found, pool)
+        integers = convert(made, calibrate(made, dict(self.feeds)), QuantOptions(stream=self.stream)).graph
+        least = taken = plan(integers, callback=self.callback, effort=0)
+        if self.ram is not None and least.arena_bytes + STACK < self.ram:
+            taken = plan(integers, self.ram - STACK, callback=self.callback, effort=0)
+        pool = Constants("pool")
+        calls, refused = emitted(taken, pool)
         if refused:
             raise joined(refused)
         stack = STACK + max((call.decoded for call in calls), default=0)
-        if self.ram is not None and found.arena_bytes + STACK < self.ram:
-            roomy = plan(integers, self.ram - STACK, callback=self.callback, effort=0)
-            pool = _Pool("pool")
-            calls, _ = emitted(roomy, pool)
-            flash = pool.nbytes + self._code(integers, roomy, calls)
-        else:
-            flash = pool.nbytes + self._code(integers, found, calls)
-        return Costs(cost(made).macs, flash, found.arena_bytes + stack)
+        return Costs(cost(made).macs, pool.nbytes + self._code(integers, taken, calls), least.arena_bytes + stack)
 
     def _code(self, graph: Graph, found: Plan, calls: Sequence[Call]) -> int:
         """Bytes of machine code: every function once, and what all programs have in common."""
@@ -118,19 +115,3 @@ def blank(graph: Graph) -> Vector:
 
 def _digest(signature: tuple[object, ...]) -> str:
     return blake2b(repr(signature).encode(), digest_size=16).hexdigest()
-
-
-@dataclass
-class _Pool(Tally):
-    """A pool in which tables of exponentials, which depend on the number of keys alone, are stored once."""
-
-    tables: set[bytes] = field(default_factory=set)
-
-    def add(self, array: Array, what: str, reads: int = 1) -> str:
-        """Count an array, unless it is such a table and known."""
-        if what.startswith("exp_table_"):
-            contents = array.tobytes()
-            if contents in self.tables:
-                return f"{self.prefix}.values"
-            self.tables.add(contents)
-        return super().add(array, what, reads)

@@ -33,6 +33,9 @@ JUDGED = 256
 """Samples, at most, that quality is measured on where there are no labels."""
 
 
+PRICED = 4
+"""Samples that costs look at."""
+
 SHOWN = 64
 """Samples, at most, by which branches are ranked."""
 
@@ -83,7 +86,7 @@ class Compression:
         run_pipeline(prepared, INTEGER)
         self.compressor = Compressor(prepared, observe(prepared, self.feeds))
         self.wanted = self.compressor.seen.wanted[prepared.outputs[0].name]
-        self.price = Price(self.target, self.stream, ram=self.ram)
+        self.price = Price(self.target, self._first(PRICED), self.stream, ram=self.ram)
         divergence_of(self.divergence, self.wanted, self.wanted)
         if self.labels is not None:
             self.labels = labels_for(self.labels, len(self.wanted), self.wanted[0].size)
@@ -99,15 +102,14 @@ class Compression:
         Streams decide RAM, and branches and hidden units flash, so that these are combined; of branches those are left
         out whose loss moves the output least.
         """
-        few = {name: np.asarray(array)[:SHOWN] for name, array in self.feeds.items()}
-        gone = [name for name, _ in by_divergence(self.compressor.graph, few, MOST_DROPPED)]
+        gone = [name for name, _ in by_divergence(self.compressor.graph, self._first(SHOWN), MOST_DROPPED)]
         cut = self.compressor.cut
         found = [cut({})]
         for count in range(len(gone) + 1):
             for stream, hidden in product(STARTS, STARTS):
                 shares = {"stream": stream, "width": hidden, "keys": hidden, "values": hidden / 2}
                 found.append(cut(shares, ["int4"], gone[:count]))
-        return found
+        return list({key(genome): genome for genome in found}.values())
 
     def costs(self, genome: Genome) -> Costs:
         """What it takes; RAM and flash on targets of the C back end, else the size of the weights in the model file."""
@@ -125,12 +127,10 @@ class Compression:
         """See the class."""
         model = self.model(genome)
         judged = len(self.wanted) if self.labels is not None else JUDGED
-        feeds = {name: np.asarray(array)[:judged] for name, array in self.feeds.items()}
         if self.target.backend == "c":
-            ranges = {name: np.asarray(array)[:RANGES] for name, array in self.feeds.items()}
-            found = in_integers(model, ranges, feeds, self.target, self.stream)
+            found = in_integers(model, self._first(RANGES), self._first(judged), self.target, self.stream)
         else:
-            found = in_floats(model, feeds)
+            found = in_floats(model, self._first(judged))
         if self.labels is not None:
             return accuracy(self.labels, found)
         return -divergence_of(self.divergence, self.wanted[:judged], found)
@@ -139,3 +139,7 @@ class Compression:
         """The network, put right, as an ONNX model whose metadata says what each layer's weights are stored in."""
         made: bytes = write(self.compressor.network(genome)).SerializeToString(deterministic=True)
         return made
+
+    def _first(self, count: int) -> dict[str, Array]:
+        """So many samples of each input."""
+        return {name: np.asarray(array)[:count] for name, array in self.feeds.items()}

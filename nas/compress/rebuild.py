@@ -45,9 +45,8 @@ def rebuilt(
             op = replace(op, shape=(batch, *op.shape[1:]))
         if batch > 1 and isinstance(op, Attention | Concat):
             operands = [value and _repeated(made, value, batch) for value in operands]
-        found = made.add(op, *operands, name=node.name)
-        (new := found if isinstance(found, tuple) else (found,))[0].producer.sources = node.sources
-        for old, value in zip(node.outputs, new, strict=True):
+        found = made.add(op, *operands, name=node.name, sources=node.sources)
+        for old, value in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=True):
             if value.name != old.name:
                 made.rename(value, old.name)
             twins[id(old)] = value
