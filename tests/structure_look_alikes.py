@@ -177,6 +177,50 @@ def order_that_turns_back(s, x):
     return s.op("Gather", x, integers(s, *reversed(range(TOKENS))), axis=1)
 
 
+def sum_with_a_scaled_negative(s, x):
+    """-0.999 times the average is no negative of it."""
+    average = s.op("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=0)
+    return s.op("Add", x, s.op("Mul", average, s.constant(-0.999)))
+
+
+def negative_of_a_difference_that_is_read(s, x):
+    """It is there anyway; only its negative would be another."""
+    less = s.op("Sub", s.op("Relu", x), x)
+    return s.op("Neg", less), s.op("Sigmoid", less)
+
+
+def token_chosen_by_input(s, x, scores):
+    """The token with the highest score, not the first."""
+    index = s.op("ArgMax", scores, axis=0, keepdims=0)
+    return linear(s, s.op("Gather", x, index, axis=1), STRUCTURES["PROJECTION"])
+
+
+def two_tokens_as_one_row(s, x):
+    """A head on both tokens side by side."""
+    both = s.op("Slice", x, integers(s, 0), integers(s, 2), integers(s, 1))
+    rows = s.op("Reshape", s.op("Relu", both), integers(s, 1, 2 * WIDTH))
+    return linear(s, rows, np.full((2 * WIDTH, 3), 0.1))
+
+
+def average_along_the_joined_axis_and_another(s, x):
+    parts = [linear(s, x, STRUCTURES["QKV"][:, i : i + WIDTH]) for i in (0, WIDTH)]
+    return s.mean(s.op("Concat", *parts, axis=0), [0, 1], keep=0)
+
+
+def matrix_from_input_at_the_left(s, x, matrix):
+    return s.op("Add", s.op("MatMul", matrix, x), s.constant(np.full((TOKENS, 1), 0.3)))
+
+
+def a_matrix_for_each_of_a_batch(s, x):
+    return s.op("MatMul", s.constant(STRUCTURES["drawn"](4, TOKENS, TOKENS)), x)
+
+
+def sizes_from_input(s, x):
+    """Binary weights, and a factor that depends on the data."""
+    y = linear(s, x, np.sign(STRUCTURES["PROJECTION"]))
+    return s.op("Mul", y, s.mean(s.op("Abs", x), [2]))
+
+
 NONE: set[str] = set()
 LOOK_ALIKES = {
     "mask_from_input": (mask_from_input, (WINDOWS, (4, TOKENS, TOKENS)), {"Softmax"}, {"Attention"}),
@@ -202,5 +246,15 @@ LOOK_ALIKES = {
     "angles_from_input": (angles_from_input, (ROWS, (TOKENS, DEPTH), (TOKENS, DEPTH)), {"Neg", "Concat"}, NONE),
     "three_channels_turned": (three_channels_turned, (ROWS,), {"Concat", "Split"}, NONE),
     "pieces_with_a_gap": (pieces_with_a_gap, (ROWS,), {"Slice", "Concat"}, {"Split"}),
+    "sum_with_a_scaled_negative": (sum_with_a_scaled_negative, (IMAGE,), {"Mul", "Add"}, {"Sub"}),
+    "negative_of_a_difference_that_is_read": (negative_of_a_difference_that_is_read, (ROWS,), {"Neg", "Sub"}, NONE),
+    "token_chosen_by_input": (token_chosen_by_input, (ROWS, (TOKENS,)), {"Gather"}, {"Slice"}),
+    "two_tokens_as_one_row": (two_tokens_as_one_row, (ROWS,), {"Slice", "Reshape"}, {"Gather"}),
+    "average_along_another": (average_along_the_joined_axis_and_another, (ROWS,), {"Concat", "Mean"}, NONE),
+    "matrix_from_input_at_the_left": (
+        matrix_from_input_at_the_left, (ROWS, (TOKENS, TOKENS)), {"MatMul", "Add"}, {"Linear"},
+    ),
+    "a_matrix_for_each_of_a_batch": (a_matrix_for_each_of_a_batch, (WINDOWS,), {"MatMul"}, {"Linear"}),
+    "sizes_from_input": (sizes_from_input, (ROWS,), {"Linear", "Mul", "Mean"}, NONE),
     "order_that_turns_back": (order_that_turns_back, (ROWS,), {"Gather"}, {"Split", "Slice"}),
 }
