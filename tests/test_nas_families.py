@@ -20,7 +20,7 @@ from edgesmith.nas.families import Chain, assemble, build, parts
 from edgesmith.nas.families.vit import Ffn, Head, Mixer, Stem
 from edgesmith.nas.space import Space
 
-SMALL = Space.load("small")
+SMALL = Space.load("vit")
 
 
 def genomes(space: Space, count: int, seed: int = 0):
