@@ -178,9 +178,9 @@ def order_that_turns_back(s, x):
 
 
 def sum_with_a_scaled_negative(s, x):
-    """-0.999 times the average is no negative of it."""
+    """-0.99995 times the average is no negative of it."""
     average = s.op("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=0)
-    return s.op("Add", x, s.op("Mul", average, s.constant(-0.999)))
+    return s.op("Add", x, s.op("Mul", average, s.constant(-0.99995)))
 
 
 def negative_of_a_difference_that_is_read(s, x):

@@ -15,7 +15,7 @@ from ..base import Pass
 
 def _negatives(x: Pattern) -> tuple[P, ...]:
     """-x in each form."""
-    return P(Neg, x), P(Mul, x, Const(-1.0)), P(Sub, Const(0.0), x)
+    return P(Neg, x), P(Mul, x, Const(-1.0, tolerance=0.0)), P(Sub, Const(0.0), x)
 
 
 def _as(op: Op, pattern: P) -> Rule:
