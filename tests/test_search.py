@@ -228,6 +228,29 @@ def test_a_model_is_compressed_from_the_command_line(tiny, typical, tmp_path):
     assert found["judged"] == 4 and all((tmp_path / "out" / row["model"]).is_file() for row in found["front"])
 
 
+@pytest.mark.corpus
+@pytest.mark.compiler
+@pytest.mark.search
+@pytest.mark.slow
+def test_an_architecture_is_searched_from_the_command_line(tmp_path):
+    data, draw = tmp_path / "set.npz", np.random.default_rng(0)
+    labels = np.arange(80) % 4
+    images = (draw.integers(0, 60, (80, 28, 28)) + 50 * labels[:, None, None]).astype(np.uint8)
+    np.savez(data, images=images, labels=labels)
+    command = ("search", "--space", "small", "--target", "stm32f411", "--ram", "64K", "--flash", "256K", "--data", data,
+               "--steps", 4, "--tuning", 1, "--generations", 1, "--population", 2, "--workers", 0, "--finalists", 0,
+               "-o", tmp_path / "out", "--json")  # fmt: skip
+    result = call(*command)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["judged"] == 2 and found["name"] == "small"
+    for row in found["front"]:
+        model = onnx.load(tmp_path / "out" / row["model"])
+        assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [1, 4]
+    again = call(*command)
+    assert json.loads(again.stdout)["front"] == found["front"]
+
+
 # ---- how it is shown ----
 
 
