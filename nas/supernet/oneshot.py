@@ -128,8 +128,17 @@ class OneShot:
         network = self.supernet.network(genome)
         return accuracy((network[0], self._settled(network)), self.data.validation, self.pixels)
 
-    def tuned(self, genome: Genome, say: Say = lambda line: None, inherit: bool = True) -> Graph:
-        """The network trained on from its inherited weights, or from drawn ones; the seed is that of `tuning`."""
+    def tuned(
+        self, genome: Genome, say: Say = lambda line: None, inherit: bool = True, checkpoint: Path | None = None
+    ) -> Graph:
+        """The network trained on by `tuning` from its inherited weights, or from drawn ones.
+
+        Args:
+            genome: One of the space.
+            say: Told of the progress.
+            inherit: Whether it begins with what it is in the supernet.
+            checkpoint: A file to go on from, where it exists, and to save to.
+        """
         if inherit:
             program, cut = self.supernet.network(genome)
             weights = {name: tensor.detach().clone() for name, tensor in cut.items()}
@@ -137,7 +146,7 @@ class OneShot:
             program = Program(build(self.space, genome))
             weights = initial(program, torch.Generator().manual_seed(self.tuning.seed))
         leaves = {name: weights[name] for name in program.trained}
-        fit(leaves, lambda step: [(program, weights)], self.data.train, self.pixels, self.tuning, say=say)
+        fit(leaves, lambda step: [(program, weights)], self.data.train, self.pixels, self.tuning, checkpoint, say)
         return self.graph(genome, self._settled((program, weights)))
 
     def model(self, genome: Genome) -> bytes:

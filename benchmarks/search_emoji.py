@@ -1,0 +1,7 @@
+"""Emoji in nine categories: networks searched, drawn and made by hand for 64 KiB of RAM; see `oneshot.py`."""
+
+import datasets
+import oneshot
+
+if __name__ == "__main__":
+    oneshot.run(oneshot.Case("emoji", datasets.emoji, shift=2))
