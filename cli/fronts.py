@@ -98,14 +98,16 @@ def search(data: Data) -> None:
 def compiled(front: Sequence[Data]) -> None:
     """What compiles made of the finalists."""
     done = [row for row in front if row["compiled"]]
-    table = new_table("network", "RAM", "flash", "instructions", "latency", "artifact", title="Compiled")
+    columns = ("network", "RAM", "flash", "instructions", "latency", "held out", "artifact")
+    table = new_table(*columns, title="Compiled")
     for row in done:
         found = row["compiled"]
         count = "-" if found["instructions"] is None else f"{found['instructions']:,}"
         latency = found["latency_ms"]
         told = f"{latency[0]:,.1f} to {latency[1]:,.1f} ms" if latency else "-"
         flash = found["flash"] if found["file"] is None else found["file"]
-        table.add_row(row["name"], size(found["ram"]), size(flash), count, told, row["artifact"])
+        right = "-" if found["accuracy"] is None else f"{found['accuracy']:.2%}"
+        table.add_row(row["name"], size(found["ram"]), size(flash), count, told, right, row["artifact"])
     if done:
         OUT.print(table)
     for row in front:

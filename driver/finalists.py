@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from ..ir.errors import BudgetError, EdgesmithError, MachineError, UsageError
 from ..lowering import artifact as artifacts
 from ..lowering.artifact import Artifact
+from .execution import run
 from .stages import compile
 
 if TYPE_CHECKING:
+    from ..ir.graph import Array
     from ..nas.engine.search import Plan, Result, Round
     from ..nas.problem import Candidate
     from ..targets import Target
@@ -106,7 +108,8 @@ def _compiled(
         except EdgesmithError as error:
             if not rams or not isinstance(error, BudgetError):
                 return {"refused": error.json()}
-    return {"artifact": str(folder.relative_to(out)), "compiled": _measured(made)}
+    accuracy = _accuracy(made, *inquiry.held_out) if inquiry.held_out else None
+    return {"artifact": str(folder.relative_to(out)), "compiled": {**_measured(made), "accuracy": accuracy}}
 
 
 def _kept(folder: Path, model: Path, device: Target) -> Artifact | None:
@@ -132,6 +135,13 @@ def _measured(made: Artifact) -> dict[str, Any]:
         "latency_ms": cost.get("latency_ms"),
         "latency_kind": cost.get("latency_kind"),
     }
+
+
+def _accuracy(made: Artifact, images: Array, labels: Array) -> float:
+    """Share of held-out samples that what was compiled puts into their class; a library runs on this computer."""
+    on = "host" if made.manifest["backend"] == "c" else None
+    scores = next(iter(run(made, on, images, runs=len(images)).outputs.values()))
+    return float((scores.reshape(len(labels), -1).argmax(axis=1) == labels).mean())
 
 
 def _put(path: Path, data: bytes) -> None:

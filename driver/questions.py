@@ -44,6 +44,7 @@ class Inquiry:
         measure: What its quality is, in words.
         calibration: What its networks are calibrated with when they are compiled.
         options: Of the back end, when they are compiled.
+        held_out: Samples that nothing was chosen or trained by, and the class of each.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Inquiry:
     measure: str
     calibration: Source
     options: Mapping[str, Any]
+    held_out: tuple[Array, Array] | None = None
 
 
 def compression(
@@ -134,7 +136,8 @@ def architecture(
     options = {"stream": "int8"} if device.backend == "c" else {}
     pixels = parts.train.first(RANGED).images.astype(np.float32) / 255
     problem = Architecture(judge.space, device, judge, (pixels - parts.mean) / parts.std)
-    return Inquiry(wide.name, problem, about, measure, parts.train.first(CALIBRATED).images, options)
+    typical, test = parts.train.first(CALIBRATED).images, (parts.test.images, parts.test.labels)
+    return Inquiry(wide.name, problem, about, measure, typical, options, test)
 
 
 def _labels(given: Mapping[str, Array], labels: Source | None) -> Array | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from click.testing import CliRunner
 
@@ -40,6 +41,12 @@ def inquiry(toys, networks):
 
     data = np.random.default_rng(5).standard_normal((12, 3, 8, 8)).astype(np.float32)
     return questions.Inquiry("toy", Networks(), {"data": "given"}, "worth", data, {})
+
+
+def reference(model, images):
+    """What ONNX Runtime says of each."""
+    session = onnxruntime.InferenceSession(model)
+    return [{"y": session.run(None, {"x": each[None]})[0]} for each in images]
 
 
 def call(*arguments):
@@ -94,7 +101,11 @@ def test_the_page_shows_front_budgets_and_decisions(inquiry, tmp_path):
 def test_finalists_are_compiled_and_kept(inquiry, tmp_path):
     out = tmp_path / "out"
     options = {**SHORT, "finalists": 2}
+    wanted = np.concatenate([each["y"] for each in reference(inquiry.problem.model({}), inquiry.calibration)])
+    labels = np.where(np.arange(12) < 9, wanted.argmax(1), 3 - wanted.argmax(1))
+    inquiry = dataclasses.replace(inquiry, held_out=(inquiry.calibration, labels))
     found = search.conduct(inquiry, "stm32f746", out, **options)
+    assert {row["compiled"]["accuracy"] for row in found["front"] if row["compiled"]} == {9 / 12}
     done = [row for row in found["front"] if row["artifact"]]
     assert [row["name"] for row in done] == [found["front"][0]["name"], found["front"][-1]["name"]]
     for row in done:
