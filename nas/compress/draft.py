@@ -122,6 +122,12 @@ class Compressor:
         )
         return keys, values
 
+    @property
+    def hidden_layers(self) -> list[str]:
+        """The layers on both sides of channels that a single layer reads, as those of an MLP."""
+        groups = [each for each in channels(self.graph) if len(each.readers) == 1]
+        return [name for each in groups for name in (*each.writers, *each.readers)]
+
     def cut(self, shares: Mapping[str, float], codes: Sequence[str] = (), dropped: Sequence[str] = ()) -> Genome:
         """The network with the same done to all that is alike.
 

@@ -42,9 +42,6 @@ SHOWN = 64
 MOST_DROPPED = 2
 """Branches that a genome to begin with leaves out at most."""
 
-STARTS = (0.0, 0.25, 0.5)
-"""How far genomes to begin with go down in widths."""
-
 
 @dataclass
 class Compression:
@@ -99,16 +96,17 @@ class Compression:
     def starts(self) -> Sequence[Genome]:
         """The model as it is, and in four bits with the same done to all that is alike, from nothing to much.
 
-        Streams decide RAM, and branches and hidden units flash, so that these are combined; of branches those are left
-        out whose loss moves the output least.
+        Streams and heads decide RAM, and branches, hidden units and their code flash, so that these are combined; of
+        branches those are left out whose loss moves the output least.
         """
         gone = [name for name, _ in by_divergence(self.compressor.graph, self._first(SHOWN), MOST_DROPPED)]
-        cut = self.compressor.cut
-        found = [cut({})]
-        for count in range(len(gone) + 1):
-            for stream, hidden in product(STARTS, STARTS):
-                shares = {"stream": stream, "width": hidden, "keys": hidden, "values": hidden / 2}
-                found.append(cut(shares, ["int4"], gone[:count]))
+        hidden = self.compressor.hidden_layers
+        found = [self.compressor.cut({})]
+        for dropped, code in product(range(len(gone) + 1), ("int4", "ternary")):
+            for stream, heads in ((0.0, 0.0), (0.0, 0.6), (0.5, 0.6)):
+                shares = {"stream": stream, "keys": heads, "values": heads / 2}
+                genome = self.compressor.cut(shares, ["int4"], gone[:dropped])
+                found.append({**genome, **{f"code {name}": code for name in hidden}})
         return list({key(genome): genome for genome in found}.values())
 
     def costs(self, genome: Genome) -> Costs:
