@@ -43,9 +43,9 @@ HAND: Genome = {
     "stem": 0, "early": 32, "early_depth": 1, "early_ratio": (2,), "local_depth": 1, "local_ratio": (2,),
     "kernel": (3,), "depth": 3, "mixer": ("softmax",) * 3, "ratio": (2,) * 3,
 }  # fmt: skip
-"""The sample's network but for its width, of which heads of 16 channels share all."""
+"""The sample's network but for its width, heads of 16 channels share what they can of it."""
 
-WIDTHS = (64, 80, 96, 112)
+WIDTHS = (64, 72, 80, 88)
 EMULATED, CALIBRATED, RANGED = 4, 64, 4
 """Pictures run on the emulator, pictures that set a compile's ranges, and those of a candidate whose price is asked."""
 
@@ -164,8 +164,10 @@ def by_hand(case: Case, problem: Remembered) -> Space:
         space = hand_space(case.space, width)
         costs = Architecture(space, problem.target, problem.judge, problem.samples).costs(largest(space))
         if not Budgets(ram=RAM, flash=FLASH).excess(costs):
-            fits.append(space)
-    return fits[-1]
+            fits.append((width, space, costs))
+    width, widest, costs = fits[-1]
+    print(f"  by hand: width {width}, {costs.ram:,} B RAM, {costs.flash:,} B flash, {costs.macs / 1e6:.1f} M MACs")
+    return widest
 
 
 def front(case: Case, problem: Remembered) -> None:
