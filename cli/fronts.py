@@ -98,13 +98,13 @@ def search(data: Data) -> None:
 def compiled(front: Sequence[Data]) -> None:
     """What compiles made of the finalists."""
     done = [row for row in front if row["compiled"]]
-    columns = ("network", "RAM", "flash", "instructions", "latency", "held out", "artifact")
+    columns = ("network", "RAM", "flash", "instructions", "latency", "held-out accuracy", "artifact")
     table = new_table(*columns, title="Compiled")
     for row in done:
         found = row["compiled"]
         count = "-" if found["instructions"] is None else f"{found['instructions']:,}"
         latency = found["latency_ms"]
-        told = f"{latency[0]:,.1f} to {latency[1]:,.1f} ms" if latency else "-"
+        told = f"{latency[0]:,.2f} to {latency[1]:,.2f} ms" if latency else "-"
         flash = found["flash"] if found["file"] is None else found["file"]
         right = "-" if found["accuracy"] is None else f"{found['accuracy']:.2%}"
         table.add_row(row["name"], size(found["ram"]), size(flash), count, told, right, row["artifact"])

@@ -10,7 +10,7 @@ from html import escape
 __all__ = ["Plot"]
 
 WIDTH, HEIGHT = 480, 320
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 78, 14, 14, 44
 TICKS = 5
 """Lines of the grid in each direction, about."""
 
@@ -67,8 +67,8 @@ class Plot:
                          f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{figure(value)}</text>')  # fmt: skip
         parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(self.x)}</text>')
         middle = (TOP + low) / 2
-        turned = f'transform="rotate(-90 14 {middle})"'
-        parts.append(f'<text x="14" y="{middle}" text-anchor="middle" {turned}>{escape(self.y)}</text>')
+        turned = f'transform="rotate(-90 12 {middle})"'
+        parts.append(f'<text x="12" y="{middle}" text-anchor="middle" {turned}>{escape(self.y)}</text>')
         return parts
 
     def _span(self, axis: int) -> tuple[float, float]:
