@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from ..ir.cost import cost
 from ..ir.graph import Array
 from ..targets import Target
+from . import phone
 from .compress.price import Price
 from .families import build
 from .problem import Costs
@@ -58,12 +58,11 @@ class Architecture:
         return [smallest(self.space), largest(self.space)]
 
     def costs(self, genome: Genome) -> Costs:
-        """What it takes; RAM and flash on targets of the C back end, else the size of its weights."""
+        """What it takes; see `Price` for targets of the C back end, `phone` for others."""
         graph = build(self.space, genome)
         if self.target.backend == "c":
             return self._price(graph.inputs[0].name).of(graph)
-        total = cost(graph)
-        return Costs(total.macs, sum(value.type.nbytes for value in graph.constants))
+        return phone.costs(graph, self.target)
 
     def quality(self, genome: Genome) -> float:
         """What the judge says."""

@@ -9,12 +9,12 @@ from itertools import product
 
 import numpy as np
 
-from ...ir.cost import cost
 from ...ir.errors import UsageError
 from ...ir.graph import Array, Graph
 from ...ir.passes.pipelines import INTEGER, run_pipeline
 from ...lowering.onnx.write import write
 from ...targets import Target
+from .. import phone
 from ..problem import Costs
 from ..quality import accuracy, divergence_of, labels_for
 from ..space import Genome, Space, key
@@ -117,8 +117,7 @@ class Compression:
             if self.target.backend == "c":
                 self._costs[name] = self.price.of(sketch)
             else:
-                total = cost(sketch)
-                self._costs[name] = Costs(total.macs, sum(value.type.nbytes for value in sketch.constants))
+                self._costs[name] = phone.costs(sketch, self.target)
         return self._costs[name]
 
     def quality(self, genome: Genome) -> float:
