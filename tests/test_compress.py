@@ -15,6 +15,7 @@ from edgesmith.ir.passes.exact.fold_linear_chain import FoldLinearChain
 from edgesmith.ir.passes.pipelines import INTEGER, run_pipeline
 from edgesmith.ir.passes.quantise.fit_weights import fit
 from edgesmith.nas.compress import drop, heads, width
+from edgesmith.nas.compress.carry import carried
 from edgesmith.nas.compress.correct import applied, corrected
 from edgesmith.nas.compress.low_rank import break_even, factors
 from edgesmith.nas.compress.observe import CHUNK, observe
@@ -325,3 +326,32 @@ def test_labels_keep_their_values():
 
 def test_types_are_inferred_anew(vit):
     assert batched(vit, 3).inputs[0].type == Type("float32", (3, 3, 16, 16))
+
+
+def test_a_branch_carries_what_the_readers_of_a_narrow_stream_miss(stage):
+    feeds, other = samples(stage, 64), samples(stage, 16, seed=1)
+    seen, group = observe(stage, feeds), channels(stage)[0]
+    assert set(seen.metrics) == {"sum"}
+    kept = sorted(width.importance(stage, group, seen)[:4])
+    small, left = width.keep(stage, group, kept), width.kept_outputs(group, kept)
+    wanted, found = outputs(stage, other), []
+    for metrics in ({}, seen.metrics):
+        seen.metrics = metrics
+        found.append(np.linalg.norm(outputs(applied(small, corrected(small, seen, left, {}, {})), other) - wanted))
+    assert found[1] < found[0]
+
+
+def test_what_readers_do_not_look_at_makes_room_for_what_they_do():
+    noise = np.random.default_rng(4)
+    hidden, stream = noise.standard_normal((400, 6)), 0.1 * noise.standard_normal((400, 2))
+    lost = hidden @ noise.standard_normal((6, 2))
+    before = hidden @ noise.standard_normal((6, 2))
+    whole = np.concatenate([stream + before, lost], axis=1) + 3
+
+    def missed(added):
+        """The share of the lost channels that cannot be read from the stream."""
+        seen = np.concatenate([stream + added, np.ones((400, 1))], axis=1)
+        return np.linalg.norm(lost - seen @ np.linalg.lstsq(seen, lost, rcond=None)[0]) / np.linalg.norm(lost)
+
+    made = carried(whole, stream, hidden, before, np.diag([0.0, 0, 1, 1]))
+    assert missed(made) < 0.15 < 0.5 < missed(before)

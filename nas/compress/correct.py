@@ -19,6 +19,7 @@ from ...ir.graph import Array, Graph, Node, Value
 from ...ir.ops.attention import Attention
 from ...ir.ops.conv import Conv
 from ...ir.ops.elementwise import Add
+from .carry import carried
 from .low_rank import break_even, factors
 from .observe import Observed, matrix, rows, unmatrix
 from .rebuild import batched, rebuilt
@@ -94,8 +95,20 @@ class _Pass:
             after, place = out.uses[0]
             stream = after.input(1 - place)
             if id(stream) in self.live and not stream.is_constant:
-                return np.asarray(self._left(out, before[after.output.name]) - self.live[id(stream)])
+                return self._missing(node, after.output.name, self.live[id(stream)])
         return self._left(out, before[out.name])
+
+    def _missing(self, node: Node, name: str, stream: Array) -> Array:
+        """What the last layer of a branch should add to a stream, the sum being called `name`."""
+        whole = self.seen.wanted[name]
+        missing = np.asarray(self._left(node.output, whole) - stream)
+        weight = self.seen.metrics.get(name)
+        if weight is None or node.output.name not in self.kept:
+            return missing
+        axis = 1 if isinstance(node.op, Conv) else -1
+        flat = [np.moveaxis(each, axis, -1).reshape(-1, each.shape[axis]) for each in (whole, stream, missing)]
+        made = carried(flat[0], flat[1], rows(node, self.live[id(node.input(0))]), flat[2], weight)
+        return np.moveaxis(made.reshape(np.moveaxis(missing, axis, -1).shape), -1, axis)
 
     def _left(self, value: Value, array: Array) -> Array:
         """Of an original array, the channels that a value still has."""

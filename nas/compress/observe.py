@@ -12,6 +12,7 @@ from ...ir.graph import Array, Graph, Node
 from ...ir.interpret import trace
 from ...ir.ops.conv import Conv, pad_image, windows
 from ...ir.ops.elementwise import Add
+from .carry import metric
 from .rebuild import batched
 from .sites import is_layer
 
@@ -57,11 +58,13 @@ class Observed:
         feeds: All samples, stacked, by input name.
         wanted: Outputs of layers, of sums and of the graph by value name, [samples, ...].
         inputs: Second moments over the channels that each layer reads, by the name of its output.
+        metrics: What channels of sums weigh for the layers that read them, by the name of the sum; see `carry.metric`.
     """
 
     feeds: dict[str, Array]
     wanted: dict[str, Array] = field(default_factory=dict)
     inputs: dict[str, Second] = field(default_factory=dict)
+    metrics: dict[str, Array] = field(default_factory=dict)
 
 
 def chunks(feeds: Feeds) -> Iterator[tuple[int, dict[str, Array]]]:
@@ -87,6 +90,8 @@ def observe(graph: Graph, feeds: Feeds) -> Observed:
     for _, lot in chunks(feeds):
         _watch(batched(graph, len(next(iter(lot.values())))), lot, seen, parts)
     seen.wanted = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    found = {node.outputs[0].name: metric(graph, node.outputs[0]) for node in graph.nodes}
+    seen.metrics = {name: each for name, each in found.items() if each is not None}
     return seen
 
 

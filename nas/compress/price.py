@@ -63,9 +63,9 @@ class Price:
         made = graph.copy()
         run_pipeline(made, INTEGER)
         integers = convert(made, calibrate(made, dict(self.feeds)), QuantOptions(stream=self.stream)).graph
-        least = taken = plan(integers, callback=self.callback, effort=0)
+        least = taken = plan(integers, callback=self.callback)
         if self.ram is not None and least.arena_bytes + STACK < self.ram:
-            taken = plan(integers, self.ram - STACK, callback=self.callback, effort=0)
+            taken = plan(integers, self.ram - STACK, callback=self.callback)
         pool = Constants("pool")
         calls, refused = emitted(taken, pool)
         if refused:
