@@ -10,7 +10,7 @@ from typing import Protocol
 from rich.markup import escape
 
 from ..ir.errors import EdgesmithError
-from .profile import profile, schedules
+from .profile import cycles, profile, schedules
 from .terminal import ERR, OUT, Data, band, new_table, size
 
 __all__ = ["Progress", "bench", "check", "compile", "doctor", "error", "progress", "run", "show", "targets"]
@@ -126,6 +126,8 @@ def cost(data: Data) -> None:
     if found.get("instructions") is not None:
         OUT.print(f"  instructions    {found['instructions']:,} (emulated, exact)")
         OUT.print(f"  latency         {band(found)}")
+        if found.get("estimate"):
+            cycles(found["estimate"])
     total = sum(layer["cost"] for layer in found["layers"]) or 1
     for layer in sorted(found["layers"], key=lambda layer: -layer["cost"])[:LAYERS]:
         share = f"{layer['cost'] / total:6.1%} of {found['unit']}"
@@ -152,6 +154,8 @@ def run(data: Data) -> None:
     """A measurement."""
     OUT.print(f"[bold]{escape(data['artifact'])}[/] on {escape(data['device'])}, {data['samples']} samples")
     OUT.print(f"  latency         {band(data)}")
+    if data.get("estimate"):
+        cycles(data["estimate"])
     if data["runner"] == "board":
         OUT.print(f"  time, stack     {escape(data['latency_because'])}; {size(data['stack_bytes'])}")
     if data["instructions"] is not None:

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from .terminal import OUT, Data, new_table, size
 
-__all__ = ["profile", "schedules"]
+__all__ = ["cycles", "profile", "schedules"]
 
 LAYERS, FUNCTIONS, NAME = 24, 10, 60
 
@@ -28,6 +28,14 @@ def profile(data: Data) -> None:
         count = each["instructions"]
         table.add_row(escape(each["name"]), f"{count:,}", f"{count / total:.2%}", f"{each['blocks']:,}")
     OUT.print(table)
+
+
+def cycles(data: Data) -> None:
+    """What an estimated latency is made of."""
+    core, stalls = (f"{data[key][0] / 1e6:,.2f} to {data[key][1] / 1e6:,.2f}" for key in ("core", "stalls"))
+    waits = f", waiting for memory {stalls}" if data["stalls"][1] else ""
+    because = data["because"] or "by stated rules, not calibrated on a board"
+    OUT.print(f"  M cycles        core {core}{waits} ({escape(because)})")
 
 
 def layers(data: Data) -> None:

@@ -177,6 +177,8 @@ FLASH = click.option("--flash", is_flag=True, help="Write the firmware to the bo
 @click.option("--arithmetic", help="What an evaluator rounds to float16: declared (by the file), float32 (nothing), "
               "float16 (all results); with -accumulate16 sums as well.")  # fmt: skip
 @click.option("--save", type=FILE, help="Write the outputs to this .npz.")
+@click.option("--calibrate", type=FILE, help="With --on board: write what it measured beside the estimate.")
+@click.option("--calibration", type=FILE, help="Narrow the emulator's estimate by a file that --calibrate wrote.")
 @PORT
 @FLASH
 @verb

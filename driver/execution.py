@@ -13,7 +13,7 @@ import numpy as np
 from ..ir.errors import MachineError, UsageError
 from ..ir.graph import Array, Graph, Quant
 from ..lowering import artifact as artifacts
-from . import boards, culprits, profiles
+from . import boards, culprits, cycles, profiles
 from .agreement import PROGRAM, Agreement
 from .feeds import Input, Source, samples
 
@@ -80,6 +80,7 @@ class Outcome:
             "latency_ms": list(found.latency_ms) if found.latency_ms else None,
             "latency_kind": found.latency_kind,
             "latency_because": found.latency_because,
+            "estimate": found.estimate.json() if found.estimate else None,
             "instructions": found.instructions,
             "functions": found.per_function,
             "arena_bytes": found.arena_high_water,
@@ -112,6 +113,7 @@ def run(
     artifact: Artifact | str | PathLike[str], on: str | None = None, inputs: Source | None = None, *,
     runs: int = 1, check: bool = False, profile: bool = False, arithmetic: str | None = None,
     save: str | PathLike[str] | None = None, port: str | None = None, flash: bool = False,
+    calibrate: str | PathLike[str] | None = None, calibration: str | PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Outcome:  # fmt: skip
     """Run an artifact.
@@ -130,6 +132,8 @@ def run(
         save: Write the real outputs to this `.npz`; it must not exist.
         port: Of the board: a serial port, or a URL of pyserial.
         flash: Write the firmware to the board first, with OpenOCD.
+        calibrate: Write what a board measured beside what was estimated to this file; it must not exist.
+        calibration: Narrow the emulator's estimate by such a file.
         progress: Called with the name of each stage.
 
     Raises:
@@ -142,8 +146,7 @@ def run(
     device = boards.reached(runner(on or own(opened), opened.manifest["backend"]), port, flash)
     device = culprits.narrowed(device, arithmetic) if arithmetic else device
     _require_vacant(save)
-    if profile:
-        profiles.require_countable(opened, device)
+    _require_sense(opened, device, profile, calibrate, calibration)
     graph = culprits.kept(opened.folder) if check else None
     feeds, wanted = _feeds(opened, inputs, runs, graph)
     if check:
@@ -151,9 +154,7 @@ def run(
     outcome, raw = _ran(opened, device, feeds, say)
     if check:
         outcome = _checked(outcome, device, feeds, raw, wanted, graph, say)
-    if profile:
-        say("profile")
-        outcome = replace(outcome, profile=profiles.profiled(opened, feeds[0]))
+    outcome = _weighed(outcome, feeds[0], profile, calibrate, calibration, say)
     if save is not None:
         np.savez(save, allow_pickle=False, **outcome.outputs)
     return outcome
@@ -163,6 +164,34 @@ def _require_vacant(save: str | PathLike[str] | None) -> None:
     """Refuse to write over a file."""
     if save is not None and Path(save).exists():
         raise UsageError("the file to save to exists", where=[str(save)], do="choose another name, or remove it")
+
+
+def _require_sense(
+    artifact: Artifact, device: Runner, profile: bool, calibrate: str | PathLike[str] | None,
+    calibration: str | PathLike[str] | None,
+) -> None:  # fmt: skip
+    """Refuse to profile or calibrate where the runner cannot."""
+    if profile:
+        profiles.require_countable(artifact, device)
+    cycles.require(device, Path(calibrate) if calibrate else None, Path(calibration) if calibration else None)
+
+
+def _weighed(
+    outcome: Outcome, stored: Feeds, profile: bool, calibrate: str | PathLike[str] | None,
+    calibration: str | PathLike[str] | None, say: Callable[[str], None],
+) -> Outcome:  # fmt: skip
+    """The outcome with a profile and a narrower band, and a calibration file, where asked for."""
+    artifact = outcome.artifact
+    if profile:
+        say("profile")
+        outcome = replace(outcome, profile=profiles.profiled(artifact, stored))
+    if calibration:
+        measurement = cycles.narrowed(artifact, outcome.measurement, Path(calibration))
+        outcome = replace(outcome, measurement=measurement)
+    if calibrate:
+        say("calibrate")
+        cycles.calibrate(artifact, outcome.measurement, stored, Path(calibrate))
+    return outcome
 
 
 def _ran(

@@ -141,6 +141,7 @@ def cost(graph: Graph, steps: Sequence[Mapping[str, Any]], run: Measurement | No
         "latency_ms": list(run.latency_ms) if run and run.latency_ms else None,
         "latency_kind": run.latency_kind if run else "unknown",
         "latency_because": run.latency_because if run else "",
+        "estimate": run.estimate.json() if run and run.estimate else None,
         "functions": run.per_function if run else {},
         "unit": "instructions" if counts else "MACs",
         "layers": [

@@ -20,7 +20,7 @@ from .front import REFERENCE_SAMPLES, Front
 
 if TYPE_CHECKING:
     from ..ir.graph import Array
-    from ..ir.memory import Plan
+    from ..ir.memory import Plan, Rates
     from ..ir.passes.quantise import QuantOptions
     from ..lowering.artifact import Artifact
     from ..lowering.c.toolchain import Sizes
@@ -114,17 +114,25 @@ class Library(Front):
             self.lowered = self.quantised.graph
             self.plan = self._planned()
 
+    @property
+    def rates(self) -> Rates:
+        """What memory costs the device, for a graph with these constants."""
+        from ..ir.cost import cost
+        from ..lowering.c.rates import rates
+
+        return rates(self.device, cost(self.lowered).parameter_bytes)
+
     def _planned(self) -> Plan:
         from ..ir.memory import plan
 
         callback = self.choices.options["image"] == "callback"
         if self.budget is None:
-            return plan(self.lowered, callback=callback)
+            return plan(self.lowered, callback=callback, rates=self.rates)
         kept = f"{STACK_ALLOWANCE} of the budget's {self.budget:,} bytes are kept for the stack"
         if self.budget <= STACK_ALLOWANCE:
             raise BudgetError("the RAM budget leaves nothing for activations", why=kept, do="give a larger --ram")
         try:
-            return plan(self.lowered, self.budget - STACK_ALLOWANCE, callback=callback)
+            return plan(self.lowered, self.budget - STACK_ALLOWANCE, callback=callback, rates=self.rates)
         except BudgetError as error:
             why = f"{error.why}; {kept}"
             raise BudgetError(error.what, where=error.where, why=why, do=error.do) from error
@@ -159,7 +167,8 @@ class Library(Front):
         if not self.device.regions:
             raise UsageError(f"{self.device.name} counts no instructions", do="leave --schedules out")
         room = max(self.device.ram_budget or 0, self.budget or 0) - STACK_ALLOWANCE
-        plans = front(self.lowered, room, callback=self.choices.options["image"] == "callback")
+        callback = self.choices.options["image"] == "callback"
+        plans = front(self.lowered, room, callback=callback, rates=self.rates)
         return schedules.ranked(schedules.measured(self, thinned(plans, schedules.MOST)))
 
     def _reference(self) -> None:
@@ -210,6 +219,7 @@ class Library(Front):
 
     def _judge(self, folder: Path, part: Mapping[str, Any]) -> dict[str, Any]:
         """Build, measure, compare, hold against the budgets; the whole manifest."""
+            "reads": part["reads"],
         sizes, stack = self.build(folder)
         run = self._verify(folder, part) if self.choices.check else None
         memory = figures.memory(self.plan, sizes, stack, run, self.budget)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,7 @@ class Artifact:
     stack_bytes: int
     step: str = ""
     steps: tuple[Step, ...] = ()
+    reads: Mapping[str, Any] = field(default_factory=dict)
 
     def arrays(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The inputs in the entry's order, as stored values; raises `UsageError` for missing or surplus names."""
@@ -127,7 +128,7 @@ def load(folder: Path) -> Artifact:
             folder, manifest["name"], target, tuple(map(_tensor, manifest["inputs"])),
             tuple(map(_tensor, manifest["outputs"])), symbols["run"], symbols["arena"], tuple(sources),
             manifest.get("stack_bytes") or _stack(target), symbols.get("step", ""),
-            tuple(map(_step, manifest.get("steps", ()))),
+            tuple(map(_step, manifest.get("steps", ()))), manifest.get("reads", {}),
         )  # fmt: skip
     except KeyError as error:
         raise UsageError("manifest.json lacks a key", where=[str(path)], why=f"{error}") from error

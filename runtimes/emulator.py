@@ -13,8 +13,9 @@ import numpy as np
 from .. import targets
 from ..ir.errors import InternalError
 from ..lowering.c import toolchain
+from ..targets import Target
 from . import artifact as artifacts
-from . import inlining
+from . import cycles, inlining
 from .kinds import is_shared
 from .machine import Fault, Machine, Result
 from .runner import Layer, Measurement, Runner, Session
@@ -76,6 +77,13 @@ class Program:
         if result.value:
             raise InternalError(f"{library.run} returned {result.value}", where=[library.name])
         return self._outputs(places), result
+
+    def estimate(self, result: Result) -> cycles.Estimate | None:
+        """The band of cycles of a counted inference; None where no rules are stated for the core."""
+        if not cycles.has_rules(self.target):
+            return None
+        streams = cycles.by_region(self.target, self.library.reads, self.machine.address(self.library.arena))
+        return cycles.estimate(self.machine, result, streams)
 
     def steps(self, arrays: Sequence[np.ndarray]) -> Iterator[tuple[list[bytes], Result]]:
         """One inference step by step: what each has made, before a later one takes over its bytes, and its counts."""
@@ -185,12 +193,23 @@ class Emulator:
         found = program.measure(program.library.arrays(inputs))
         result = found.result
         outputs, stored = program.library.results(found.raw)
-        model, latency = program.target.latency, program.target.estimate_ms(result.instructions)
+        estimated = program.estimate(result)
+        latency, because = _latency(program.target, result.instructions, estimated)
         return Measurement(
             self.name, program.target.title, "emulated", outputs, stored, latency,
-            "estimated" if latency else "unknown", model.because if model else "",
-            result.instructions, result.per_function, found.per_step, found.arena, found.stack, program.sizes.regions,
+            "estimated" if latency else "unknown", because, result.instructions, result.per_function, found.per_step,
+            found.arena, found.stack, program.sizes.regions, estimated,
         )  # fmt: skip
+
+
+def _latency(
+    target: Target, instructions: int, estimated: cycles.Estimate | None
+) -> tuple[tuple[float, float] | None, str]:
+    """A band of milliseconds and its reasons: by rules for the core, else by the target's cycles per instruction."""
+    if estimated is not None and target.clock_hz:
+        return estimated.milliseconds(target.clock_hz), estimated.reason
+    model = target.latency
+    return target.estimate_ms(instructions), model.because if model else ""
 
 
 RUNNER: Runner = Emulator()

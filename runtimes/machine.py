@@ -93,8 +93,8 @@ class Machine:
         self.image = elf.load(path)
         if "fpu" in target.core.features and not self.image.has_fpu:
             raise MachineError(f"{path.name} was built without the FPU", why="no Tag_FP_arch in its attributes")
-        self._isa = isa.of(target)
-        self._engine = self._isa.engine(target.core.emulator)
+        self.isa = isa.of(target)
+        self._engine = self.isa.engine(target.core.emulator)
         self._free = {CAMERA_ORIGIN: CAMERA_ORIGIN, BUFFER_ORIGIN: BUFFER_ORIGIN}
         self._invalid: tuple[int, int, int] | None = None
         self._map()
@@ -102,7 +102,7 @@ class Machine:
         code = self.image.executable
         self._blocks = counting.NativeBlocks(self._engine, code) if native else counting.PythonBlocks(self._engine)
         watched = [(region.name, region.origin, region.size) for region in target.regions]
-        self._accesses = counting.Accesses(self._engine, self._isa.program_counter, watched) if strict else None
+        self._accesses = counting.Accesses(self._engine, self.isa.program_counter, watched) if strict else None
         self._callers: counting.Callers | None = None
 
     def share(self, functions: Sequence[elf.Symbol]) -> None:
@@ -205,21 +205,21 @@ class Machine:
         except isa.unicorn().UcError as error:
             raise self._fault(error) from error
         seconds = time.perf_counter() - began
-        pc = self._engine.reg_read(self._isa.program_counter)
+        pc = self._engine.reg_read(self.isa.program_counter)
         if pc != STOP_ORIGIN:
             why = f"it ran for {timeout_s:g} s on this computer"
             raise Fault("the call did not return", pc=pc, function=self.image.function_at(pc), address=None, why=why)
-        value = self._engine.reg_read(self._isa.result)
+        value = self._engine.reg_read(self.isa.result)
         return self._result(value, seconds, low, high, paint)
 
     def _enter(self, function: int, top: int, arguments: tuple[int, ...]) -> int:
         """Make the call ready: arguments in registers, the rest on the stack; where execution starts."""
-        rest = arguments[self._isa.in_registers :]
+        rest = arguments[self.isa.in_registers :]
         stack = top - (4 * len(rest) + 15) // 16 * 16
         if rest:
             self.write(stack, np.array([argument & 0xFFFFFFFF for argument in rest], np.uint32))
-        self._engine.reg_write(self._isa.stack_pointer, stack)
-        return self._isa.enter(self._engine, function, arguments[: self._isa.in_registers], STOP_ORIGIN)
+        self._engine.reg_write(self.isa.stack_pointer, stack)
+        return self.isa.enter(self._engine, function, arguments[: self.isa.in_registers], STOP_ORIGIN)
 
     def _result(self, value: int, seconds: float, low: int, high: int, paint: int) -> Result:
         blocks = self._blocks.taken()
@@ -250,17 +250,17 @@ class Machine:
 
     def lengths(self, address: int, size: int) -> list[int]:
         """Lengths of the instructions of a block."""
-        return self._isa.lengths(bytes(self._engine.mem_read(address, size)))
+        return self.isa.lengths(bytes(self._engine.mem_read(address, size)))
 
     def _check_alignment(self, accesses: counting.Accesses) -> None:
         for pc, address in accesses.suspects():
-            if self._isa.must_align(self.read(pc, 4).tobytes()):
+            if self.isa.must_align(self.read(pc, 4).tobytes()):
                 what, function = f"misaligned access to {address:#010x}", self.image.function_at(pc)
-                raise Fault(what, pc=pc, function=function, address=address, why=self._isa.aligned)
+                raise Fault(what, pc=pc, function=function, address=address, why=self.isa.aligned)
 
     def _fault(self, error: Any) -> Fault:
         """Turn the engine's error into a place, an address and the likely cause."""
-        pc, stack = (self._engine.reg_read(which) for which in (self._isa.program_counter, self._isa.stack_pointer))
+        pc, stack = (self._engine.reg_read(which) for which in (self.isa.program_counter, self.isa.stack_pointer))
         function = self.image.function_at(pc)
         if self._invalid is None:
             why = f"{error}: an instruction that {self.target.core.name} does not have, or data run as code"

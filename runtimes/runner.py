@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .cycles import Estimate
 
 __all__ = ["Layer", "Measurement", "Runner", "Session"]
 
@@ -34,6 +37,7 @@ class Measurement:
         arena_high_water: Highest arena byte that was written, plus one; exact.
         stack_high_water: Deepest stack byte that was written, exact.
         regions: Bytes occupied by memory region of the device, with all that is kept for the stack.
+        estimate: What the band of an estimate is made of, where rules are stated for the core.
     """
 
     runner: str
@@ -50,6 +54,7 @@ class Measurement:
     arena_high_water: int | None = None
     stack_high_water: int | None = None
     regions: dict[str, int] = field(default_factory=dict)
+    estimate: Estimate | None = None
 
 
 @dataclass(frozen=True)

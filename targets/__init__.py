@@ -21,7 +21,11 @@ class TargetError(ValueError):
 
 @dataclass(frozen=True)
 class Region:
-    """One stretch of a device's address space; `size` in bytes, `wait_states` in core cycles per access that misses."""
+    """One stretch of a device's address space; `size` in bytes, `wait_states` in core cycles per access that misses.
+
+    `line` bytes come at once where a cache or buffer misses, and the core waits `fill` cycles for them, at least and at
+    most; a region without lines never lets it wait.
+    """
 
     name: str
     origin: int
@@ -30,6 +34,8 @@ class Region:
     wait_states: int = 0
 
     @property
+    line: int = 0
+    fill: tuple[float, float] = (0, 0)
     def end(self) -> int:
         """First address past the region."""
         return self.origin + self.size
@@ -44,7 +50,7 @@ class Core:
     """A processor core: what it can do (`features`), how each compiler spells it, and the emulator's model of it.
 
     Features: "dsp" (pairs of 16-bit products), "fpu", "mve" (Helium), and "soft" for a core whose long products and
-    divisions are functions of the compiler's run-time library.
+    divisions are functions of the compiler's run-time library. `data_cache` is in bytes.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Core:
     emulator: str = ""
 
 
+    data_cache: int = 0
 @dataclass(frozen=True)
 class Latency:
     """Band of core cycles per instruction and the reasons for its ends; what comes out is always called an estimate."""
@@ -137,7 +144,8 @@ class Target:
             if runs and runs[-1].end == region.origin:
                 last = runs.pop()
                 states = max(last.wait_states, region.wait_states)
-                region = Region(f"{last.name}_{region.name}", last.origin, last.size + region.size, "ram", states)
+                name, slower = f"{last.name}_{region.name}", max(last, region, key=lambda r: r.fill)
+                region = Region(name, last.origin, last.size + region.size, "ram", states, slower.line, slower.fill)
             runs.append(region)
         return max(runs, key=lambda run: run.size, default=None)
 
@@ -198,7 +206,7 @@ def _target(name: str, table: Mapping[str, Any]) -> Target:
         core: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in table["core"].items()
         }
-        regions = tuple(sorted((Region(**entry) for entry in table.get("region", ())), key=lambda r: r.origin))
+        regions = tuple(sorted(map(_region, table.get("region", ())), key=lambda r: r.origin))
         target = Target(
             name, table["title"], table["backend"], table.get("clock_hz", 0), Core(**core), regions,
             Reserve(**table.get("reserve", {})), Latency(**table["latency"]) if "latency" in table else None,
@@ -218,6 +226,12 @@ def _board(table: Mapping[str, Any]) -> Board:
 
 def _check(target: Target) -> None:
     """Refuse overlapping regions, unknown kinds, an empty budget and a band that is upside down."""
+def _region(table: Mapping[str, Any]) -> Region:
+    """The region, with its band as a tuple."""
+    low, high = table.get("fill", (0, 0))
+    return Region(**{**table, "fill": (low, high)})
+
+
     for region in target.regions:
         if region.kind not in KINDS:
             raise TargetError(f"{target.name}: region {region.name} is '{region.kind}'; kinds: {', '.join(KINDS)}")
@@ -231,3 +245,5 @@ def _check(target: Target) -> None:
             raise TargetError(f"{target.name}: the reserve leaves no memory")
     if target.latency and not 0 < target.latency.cycles_low <= target.latency.cycles_high:
         raise TargetError(f"{target.name}: latency band {target.latency.cycles_low}..{target.latency.cycles_high}")
+        if not 0 <= region.fill[0] <= region.fill[1] or (region.fill[1] > 0) != (region.line > 0):
+            raise TargetError(f"{target.name}: region {region.name} fills {region.line} bytes in {region.fill} cycles")
