@@ -215,11 +215,11 @@ class Library(Front):
             "symbols": part["symbols"],
             "harness": part["harness"],
             "steps": part["steps"],
+            "reads": part["reads"],
         }
 
     def _judge(self, folder: Path, part: Mapping[str, Any]) -> dict[str, Any]:
         """Build, measure, compare, hold against the budgets; the whole manifest."""
-            "reads": part["reads"],
         sizes, stack = self.build(folder)
         run = self._verify(folder, part) if self.choices.check else None
         memory = figures.memory(self.plan, sizes, stack, run, self.budget)

@@ -32,10 +32,10 @@ class Region:
     size: int
     kind: str
     wait_states: int = 0
-
-    @property
     line: int = 0
     fill: tuple[float, float] = (0, 0)
+
+    @property
     def end(self) -> int:
         """First address past the region."""
         return self.origin + self.size
@@ -59,9 +59,9 @@ class Core:
     zig_cpu: str = ""
     gcc_flags: tuple[str, ...] = ()
     emulator: str = ""
-
-
     data_cache: int = 0
+
+
 @dataclass(frozen=True)
 class Latency:
     """Band of core cycles per instruction and the reasons for its ends; what comes out is always called an estimate."""
@@ -218,6 +218,12 @@ def _target(name: str, table: Mapping[str, Any]) -> Target:
     return target
 
 
+def _region(table: Mapping[str, Any]) -> Region:
+    """The region, with its band as a tuple."""
+    low, high = table.get("fill", (0, 0))
+    return Region(**{**table, "fill": (low, high)})
+
+
 def _board(table: Mapping[str, Any]) -> Board:
     """The board, with its lists as tuples."""
     setup = tuple((address, clear, bits) for address, clear, bits in table.get("setup", ()))
@@ -226,17 +232,13 @@ def _board(table: Mapping[str, Any]) -> Board:
 
 def _check(target: Target) -> None:
     """Refuse overlapping regions, unknown kinds, an empty budget and a band that is upside down."""
-def _region(table: Mapping[str, Any]) -> Region:
-    """The region, with its band as a tuple."""
-    low, high = table.get("fill", (0, 0))
-    return Region(**{**table, "fill": (low, high)})
-
-
     for region in target.regions:
         if region.kind not in KINDS:
             raise TargetError(f"{target.name}: region {region.name} is '{region.kind}'; kinds: {', '.join(KINDS)}")
         if region.size <= 0:
             raise TargetError(f"{target.name}: region {region.name} has {region.size} bytes")
+        if not 0 <= region.fill[0] <= region.fill[1] or (region.fill[1] > 0) != (region.line > 0):
+            raise TargetError(f"{target.name}: region {region.name} fills {region.line} bytes in {region.fill} cycles")
     for below, above in zip(target.regions, target.regions[1:], strict=False):
         if below.end > above.origin:
             raise TargetError(f"{target.name}: regions {below.name} and {above.name} overlap")
@@ -245,5 +247,3 @@ def _region(table: Mapping[str, Any]) -> Region:
             raise TargetError(f"{target.name}: the reserve leaves no memory")
     if target.latency and not 0 < target.latency.cycles_low <= target.latency.cycles_high:
         raise TargetError(f"{target.name}: latency band {target.latency.cycles_low}..{target.latency.cycles_high}")
-        if not 0 <= region.fill[0] <= region.fill[1] or (region.fill[1] > 0) != (region.line > 0):
-            raise TargetError(f"{target.name}: region {region.name} fills {region.line} bytes in {region.fill} cycles")
