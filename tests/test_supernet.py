@@ -170,7 +170,7 @@ def test_a_finished_network_is_a_file_without_norms_of_the_familys_structure(tra
     path.write_bytes(trained.model(genome))
     found, wanted = frontend.load(path), build(TINY, genome)
     assert float(found.metadata["edgesmith.mean"]) == trained.pixels.mean
-    shown = ort.reference(path, [{"image": trained.pixels(DATA.test.images[:1]).numpy()}])[0]
+    shown = next(iter(ort.reference(path, [{"image": trained.pixels(DATA.test.images[:1]).numpy()}])))
     for graph in (found, wanted):
         frontend.recognised(graph)
         run_pipeline(graph, INTEGER)
@@ -206,11 +206,11 @@ def test_distillation_brings_a_damaged_network_back(trained) -> None:
     draw = np.random.default_rng(0)
     weights = {value.name: value.array for value in original.constants}
     spoilt = {
-        name: array + 0.5 * array.std() * draw.standard_normal(array.shape) if "ffn" in name else array
+        name: array + 0.5 * array.std() * draw.standard_normal(array.shape) if array.ndim > 1 else array
         for name, array in weights.items()
     }
     damaged = build(TINY, largest(TINY), spoilt)
-    recipe = replace(trained.tuning, steps=40, rate=3e-3)
+    recipe = replace(trained.tuning, steps=60, rate=5e-3)
     mended = distil(damaged, original, DATA.train, trained.pixels, recipe)
     x = trained.pixels(DATA.test.images)
 
