@@ -17,6 +17,7 @@ from .agreement import PROGRAM
 from .execution import quantised, real, runner, save_vectors
 from .feeds import check_batch
 from .front import REFERENCE_SAMPLES, Front
+from .reasons import codes, placement
 
 if TYPE_CHECKING:
     from ..ir.graph import Array
@@ -241,14 +242,16 @@ class Library(Front):
         }
 
     def _notes(self) -> list[str]:
-        """What the user should know before trusting the program."""
+        """What the user should know before trusting the program, and why memory and codes were chosen as they were."""
+        reasons = placement(self.plan, self.rates, self.device)
         if self.choices.dtype == "float32":
-            return []
+            return reasons
+        reasons += codes(self.plan, self.device)
         last = self.ladder.rungs[-1]
         lossy = last.cosine is not None and last.cosine < POOR_COSINE
         advice = "try --stream int16, another --observer, more calibration data, or --dtype float32"
         poor = f"integers lose much of this model: cosine {last.cosine:.4f} with the float outputs; {advice}"
-        return [*self.quantised.notes, *([poor] if lossy else [])]
+        return [*self.quantised.notes, *([poor] if lossy else []), *reasons]
 
     def build(self, folder: Path) -> tuple[Sizes | None, int | None]:
         """Sections of the linked program and the bound on its stack; None for a computer, which has no such limits."""
