@@ -78,8 +78,8 @@ def show(standing: Round) -> None:
 def main() -> None:
     """Search, compile the best, and print both networks."""
     parser = argparse.ArgumentParser(description="Compress the sample's network without training.")
-    parser.add_argument("--generations", type=int, default=5)
-    parser.add_argument("--population", type=int, default=12)
+    parser.add_argument("--generations", type=int, default=1)
+    parser.add_argument("--population", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     train, test = load(FASHION_MNIST)
@@ -92,7 +92,8 @@ def main() -> None:
         problem, budgets = question(pictures, original)
         plan = Plan(budgets, (), options.seed, options.generations, options.population)
         OUT.mkdir(parents=True, exist_ok=True)
-        found = search(problem, plan, journal=OUT / f"journal{options.seed}.jsonl", progress=show)
+        journal = OUT / f"journal_{options.seed}_{options.generations}x{options.population}.jsonl"
+        found = search(problem, plan, journal=journal, progress=show)
         if not found.front:
             sys.exit(f"nothing meets {budgets}; closest is {found.closest}")
         path = OUT / "compressed.onnx"
