@@ -238,20 +238,24 @@ class Library(Front):
             "cost": figures.cost(self.lowered, part["steps"], run),
             "verification": self.ladder.json(),
             "notes": self._notes(),
+            "reasons": self._reasons(),
             "versions": figures.versions(),
         }
 
     def _notes(self) -> list[str]:
-        """What the user should know before trusting the program, and why memory and codes were chosen as they were."""
-        reasons = placement(self.plan, self.rates, self.device)
+        """What the user should know before trusting the program."""
         if self.choices.dtype == "float32":
-            return reasons
-        reasons += codes(self.plan, self.device)
+            return []
         last = self.ladder.rungs[-1]
         lossy = last.cosine is not None and last.cosine < POOR_COSINE
         advice = "try --stream int16, another --observer, more calibration data, or --dtype float32"
         poor = f"integers lose much of this model: cosine {last.cosine:.4f} with the float outputs; {advice}"
-        return [*self.quantised.notes, *([poor] if lossy else []), *reasons]
+        return [*self.quantised.notes, *([poor] if lossy else [])]
+
+    def _reasons(self) -> list[str]:
+        """Why memory and codes were chosen as they were."""
+        coded = codes(self.plan, self.device) if self.choices.dtype == "int8" else []
+        return placement(self.plan, self.rates, self.device) + coded
 
     def build(self, folder: Path) -> tuple[Sizes | None, int | None]:
         """Sections of the linked program and the bound on its stack; None for a computer, which has no such limits."""

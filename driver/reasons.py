@@ -11,8 +11,12 @@ if TYPE_CHECKING:
 
 __all__ = ["codes", "placement"]
 
-DECODING = {"int4": 3.1, "shift": 3.9, "ternary": 1.9}
-"""Instructions to decode a weight for a tile, on cores with Armv7E-M's DSP instructions: what
+DECODING = {
+    "dsp": {"int4": 3.1, "shift": 3.9, "ternary": 1.9},
+    "mul": {"int4": 4.1, "shift": 3.9, "ternary": 1.9},
+    "": {"int4": 4.6, "shift": 6.1, "ternary": 2.8},
+}
+"""Instructions to decode a weight for a tile, by a feature of the core (a Cortex-M7, an RV32IMC, a Cortex-M3): what
 `edgesmith compile --weights` adds to a transformer of one block and 96 channels, for each weight read."""
 
 
@@ -41,7 +45,7 @@ def codes(plan: Plan, device: Target) -> list[str]:
     from ..ir.integer_codes import pair_bytes
 
     taken: dict[str, int] = {}
-    sizes = dict.fromkeys(("int8", *DECODING), 0)
+    sizes = dict.fromkeys(("int8", *DECODING[""]), 0)
     stored = decoded = 0
     for n, k, passes, code in _matrices(plan):
         taken[code] = taken.get(code, 0) + 1
@@ -72,9 +76,10 @@ def _slower(code: str, decoded: int, device: Target) -> str:
     """What a code does to time: where products are functions, shifts replace them; elsewhere weights are decoded."""
     if "soft" in device.core.features:
         return " and shifts instead of products" if code in ("shift", "ternary") else ""
-    if code == "int8" or "dsp" not in device.core.features:
+    if code == "int8":
         return ""
-    return f" and about {decoded * DECODING[code] / 1e6:,.1f} M instructions more, to decode them for each tile"
+    each = next(costs for feature, costs in DECODING.items() if not feature or feature in device.core.features)
+    return f" and about {decoded * each[code] / 1e6:,.1f} M instructions more, to decode them for each tile"
 
 
 def _mb(count: float) -> str:

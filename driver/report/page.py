@@ -46,7 +46,7 @@ def filled(page: str, **data: Any) -> str:
 
 KEYS = (
     "name", "dtype", "stream", "notes", "calibration", "inputs", "outputs", "memory", "flash", "columns", "cost",
-    "verification", "versions", "file",
+    "verification", "versions", "file", "reasons", "schedules",
 )  # fmt: skip
 
 
