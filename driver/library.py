@@ -286,7 +286,9 @@ class Library(Front):
         on = of_target(self.device)
         run = runner(on).run(folder, self.stored[0])
         self._equal(f"C on the emulated {self.device.name}", [run.raw], on, folder)
-        if run.arena_high_water != self.plan.high_water:
+        # Helium's tiles of int8 take half of what is planned, which is for int16: there the plan is a bound.
+        touched, narrow = run.arena_high_water or 0, "mve" in self.device.core.features
+        if touched > self.plan.high_water or (touched < self.plan.high_water and not narrow):
             raise InternalError(
                 "the program used another amount of memory than planned", where=[self.name],
                 why=f"planned to touch {self.plan.high_water} bytes of arena, measured {run.arena_high_water}",

@@ -17,7 +17,7 @@ void t_codes(const int16_t *tile, int k, const int8_t *w, int code, int n, int8_
     es_to_scores to = {sums, ES_UP(n, 2)};
     for (int each = ES_INT8; each <= ES_TERNARY; each++)
         if (code == each)
-            es_matmul_of(tile, 0, 3, k, (es_matrix){w, each, decoded}, NULL, n, es_store_scores, &to);
+            es_matmul_of(tile, 16, 0, 3, k, (es_matrix){w, each, decoded}, NULL, n, es_store_scores, &to);
 }
 
 void t_rsqrt(const uint32_t *v, int count, int32_t *out)
@@ -46,7 +46,7 @@ void t_linear(
     if (table_kind == 3)
         scale.curve = (const int16_t *)table;
     es_to_rows rows_to = {out, bits, stride, scale};
-    es_to_tile tile_to = {(int16_t *)out, stride, scale};
+    es_to_tile tile_to = {(int16_t *)out, bits, stride, scale};
     es_to_packed packed_to = {(int8_t *)out, stride, scale};
     es_to_transposed transposed_to = {(int8_t *)out, stride, scale};
     es_to_sum residual_to = {out, out, bits, bits, stride, scale, ma, mb, c, shift, es_low(bits), -1 - es_low(bits)};
@@ -197,7 +197,7 @@ void t_patches(const int8_t *image, const int32_t *window, int8_t *scratch, int1
     es_window g = window_of(window);
     held_image held = {image, g.height, g.width * g.channels};
     for (int i = 0; i < g.out_h * g.out_w; i++) {
-        int16_t *row = es_tile_row(tile, i, ES_UP(g.kernel_h * g.kernel_w * g.channels, 4) / 4);
+        int16_t *row = es_tile_row(tile, 8, i, ES_UP(g.kernel_h * g.kernel_w * g.channels, 4) / 4);
         es_tile_patch(row, read_held, &held, &g, i / g.out_w, i % g.out_w, scratch);
     }
 }

@@ -21,7 +21,7 @@ ES_INLINE void es_conv(
             part.out = (int8_t *)to->out + group * n * (to->bits / 8);
             part.scale.mult = to->scale.mult + group * n;
             for (int row = 0, oy = first / g->out_w, ox = first % g->out_w; row < count; row++) {
-                int16_t *at = es_tile_row(tile, row, ES_UP(k, 4) / 4);
+                int16_t *at = es_tile_row(tile, bits, row, ES_UP(k, 4) / 4);
                 es_tile_window(at, x, bits, g, oy, ox, group * depth, depth);
                 if (++ox == g->out_w) {
                     ox = 0;
@@ -30,7 +30,7 @@ ES_INLINE void es_conv(
             }
             es_matrix block = w;
             block.rows += group * ((n + 1) / 2) * es_pair_bytes(w.code, k);
-            es_matmul_of(tile, first, count, k, block, bias + group * n, n, es_store_rows, &part);
+            es_matmul_of(tile, bits, first, count, k, block, bias + group * n, n, es_store_rows, &part);
         }
     }
 }

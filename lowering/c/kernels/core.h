@@ -218,6 +218,17 @@ ES_INLINE int32_t es_mla_high(uint32_t a, uint32_t b, int32_t sum)
 #endif
 }
 
+/* sum + both products. */
+ES_INLINE int32_t es_mla_pairs(uint32_t a, uint32_t b, int32_t sum)
+{
+#if ES_DSP
+    __asm__ volatile("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+#else
+    return es_mla_high(a, b, es_mla_low(a, b, sum));
+#endif
+}
+
 /* Leading zeros of a non-zero value. */
 ES_INLINE int es_leading_zeros(uint32_t value)
 {

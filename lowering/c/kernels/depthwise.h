@@ -28,7 +28,7 @@ ES_INLINE void es_depthwise_pixel(
     }
 }
 
-/* sum + a.low * b.high, and sum + both products of pairs. Volatile for the reason that core.h gives. */
+/* sum + a.low * b.high. Volatile for the reason that core.h gives. */
 ES_INLINE int32_t es_mla_low_high(uint32_t a, uint32_t b, int32_t sum)
 {
 #if ES_DSP
@@ -36,16 +36,6 @@ ES_INLINE int32_t es_mla_low_high(uint32_t a, uint32_t b, int32_t sum)
     return sum;
 #else
     return es_mla_low(a, b >> 16, sum);
-#endif
-}
-
-ES_INLINE int32_t es_mla_pairs(uint32_t a, uint32_t b, int32_t sum)
-{
-#if ES_DSP
-    __asm__ volatile("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
-    return sum;
-#else
-    return es_mla_high(a, b, es_mla_low(a, b, sum));
 #endif
 }
 

@@ -8,16 +8,21 @@
 #define ES_DOT_H
 
 #include "codes.h"
+#include "narrow.h"
+#include "tile.h"
 
 /* On small cores one step's five operands and six sums just fit: left alone, compilers load a quad ahead and spill.
- * The fence holds them to the order written, and costs nothing. A computer vectorises better without. */
+ * The fence holds them to the order written, and costs nothing; kept apart, two pointers are not computed anew from one
+ * index. A computer vectorises better without. */
 #if defined(__x86_64__) || defined(__aarch64__)
 #define ES_FENCE(s)
+#define ES_APART(w, x)
 #define ES_ONCE static inline
 #else
 #define ES_FENCE(s) \
     __asm__ volatile("" \
         : "+r"((s)[0]), "+r"((s)[1]), "+r"((s)[2]), "+r"((s)[3]), "+r"((s)[4]), "+r"((s)[5]) : : "memory")
+#define ES_APART(w, x) __asm__("" : "+r"(w), "+r"(x))
 #define ES_ONCE static __attribute__((noinline, unused))
 #endif
 
@@ -44,6 +49,42 @@ ES_INLINE void es_dot_quad(const int8_t *w, const int16_t *x, uint32_t *sum)
 
 /* acc[3 n + r] = bias[n] + sum over k of w_n[k] * x_r[k], 4 * quads values of k, n < 2, r < 3.
  * w, x, bias and acc lie on word boundaries; quads >= 1. */
+#if !ES_HELIUM
+
+/* The same for the first row alone, a last one or the only: acc[0] and acc[3]. */
+static __attribute__((noinline, unused)) void es_dot_row(
+    const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
+{
+#if ES_DSP
+    int32_t a = bias[0], b = bias[1];
+    ES_UNROLL_TWICE
+    for (; quads; quads--, w += 8, x += 12) {
+        uint32_t words[2], pairs[2];
+        __builtin_memcpy(words, __builtin_assume_aligned(w, 4), 8);
+        __builtin_memcpy(pairs, __builtin_assume_aligned(x, 4), 8);
+        a = es_mla_pairs(es_even_bytes(words[0]), pairs[0], a);
+        b = es_mla_pairs(es_even_bytes(words[1]), pairs[0], b);
+        a = es_mla_pairs(es_odd_bytes(words[0]), pairs[1], a);
+        b = es_mla_pairs(es_odd_bytes(words[1]), pairs[1], b);
+    }
+    acc[0] = a;
+    acc[3] = b;
+#else
+    uint32_t a = (uint32_t)bias[0], b = (uint32_t)bias[1];
+    ES_UNROLL_TWICE
+    for (; quads; quads--, w += 8, x += 12)
+        for (int i = 0; i < 4; i++) {
+            const int k = (i & 1) << 1 | i >> 1; /* of byte i */
+            a += (uint32_t)(w[i] * (int32_t)x[k]);
+            b += (uint32_t)(w[4 + i] * (int32_t)x[k]);
+        }
+    acc[0] = (int32_t)a;
+    acc[3] = (int32_t)b;
+#endif
+}
+
+#endif
+
 #if ES_HELIUM
 
 #include <arm_mve.h>
@@ -180,24 +221,34 @@ static __attribute__((noinline, unused)) void es_dot_shift(
 ES_ONCE void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
 {
     uint32_t sum[6];
-    const int8_t *end = w + 8 * quads;
     for (int i = 0; i < 6; i++)
         sum[i] = (uint32_t)bias[i / 3];
-    do {
+    if (quads & 1) {
         es_dot_quad(w, x, sum);
         w += 8;
         x += 12;
-    } while (w < end);
+    }
+    for (quads >>= 1; quads; quads--) {
+        es_dot_quad(w, x, sum);
+        es_dot_quad(w + 8, x + 12, sum);
+        w += 16;
+        x += 24;
+        ES_APART(w, x);
+    }
     for (int i = 0; i < 6; i++)
         acc[i] = (int32_t)sum[i];
 }
 
 #endif
 
-/* The core for a matrix of this code. */
+/* The core for a matrix of this code and `rows` rows of a tile of `bits`; sums of rows beyond mean nothing. */
 ES_INLINE void es_dot_of(
-    int code, const int8_t *pair, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
+    int code, const int8_t *pair, const int16_t *x, int bits, int rows, const int32_t *bias, int32_t *acc, int quads)
 {
+    if (ES_NARROW(bits, quads)) {
+        es_dot_narrow(pair, (const int8_t *)x, bias, acc, quads);
+        return;
+    }
 #if !ES_MULTIPLIES
     if (code == ES_SHIFT || code == ES_TERNARY) {
         es_dot_shift(pair, x, bias, acc, quads);
@@ -205,6 +256,13 @@ ES_INLINE void es_dot_of(
     }
 #endif
     (void)code;
+#if !ES_HELIUM
+    if (rows == 1) {
+        es_dot_row(pair, x, bias, acc, quads);
+        return;
+    }
+#endif
+    (void)rows;
     es_dot(pair, x, bias, acc, quads);
 }
 

@@ -43,41 +43,41 @@ ES_INLINE int32_t es_value(const es_scale *s, int32_t acc, int32_t mult)
     return es_tabled(s, es_clamp(es_requant(acc, mult, s->pre, s->zero), s->low, s->high));
 }
 
-/* `first` = number of the tile's first row among all rows, for stores by row. bias may be NULL. */
+/* `bits`: of the tile's values; `first`: number of its first row among all rows, for stores by row. bias: or NULL. */
 ES_INLINE void es_matmul_of(
-    const int16_t *tile, int first, int rows, int k, es_matrix w, const int32_t *bias, int n, es_store *store,
-    const void *to)
+    const int16_t *tile, int bits, int first, int rows, int k, es_matrix w, const int32_t *bias, int n,
+    es_store *store, const void *to)
 {
     static const int32_t no_bias[2] = {0, 0};
-    const int quads = ES_UP(k, 4) / 4;
+    const int quads = ES_UP(k, 4) / 4, pitch = es_tile_pitch(ES_NARROW(bits, quads), quads);
+    const int whole = rows / 3, left = rows % 3;
     for (int col = 0; col < n; col += 2, w.rows += es_pair_bytes(w.code, k)) {
         const int8_t *pair = es_decoded(&w, w.rows, k);
         const int16_t *x = tile;
-        int triple = 0;
-        for (; 3 * triple + 3 <= rows; triple++, x += quads * 12) {
+        for (int triple = 0; triple < whole; triple++, x += pitch) {
             int32_t acc[6];
             es_block at = {first + 3 * triple, triple, 3, col, 2};
-            es_dot_of(w.code, pair, x, bias ? bias + col : no_bias, acc, quads);
+            es_dot_of(w.code, pair, x, bits, 3, bias ? bias + col : no_bias, acc, quads);
             if (col + 2 > n)
                 at.cols = 1;
             store(to, at, acc);
         }
-        if (3 * triple < rows) {
+        if (left) {
             int32_t acc[6];
-            es_block at = {first + 3 * triple, triple, rows - 3 * triple, col, col + 2 > n ? 1 : 2};
-            es_dot_of(w.code, pair, x, bias ? bias + col : no_bias, acc, quads);
+            es_block at = {first + 3 * whole, whole, left, col, col + 2 > n ? 1 : 2};
+            es_dot_of(w.code, pair, x, bits, at.rows, bias ? bias + col : no_bias, acc, quads);
             store(to, at, acc);
         }
     }
 }
 
-/* The same for a matrix in int8, such as keys that were packed at run time. */
+/* The same for int16 and a matrix in int8, such as keys that were packed at run time. */
 ES_INLINE void es_matmul(
     const int16_t *tile, int first, int rows, int k, const int8_t *w, const int32_t *bias, int n, es_store *store,
     const void *to)
 {
     es_matrix matrix = {w, ES_INT8, NULL};
-    es_matmul_of(tile, first, rows, k, matrix, bias, n, store, to);
+    es_matmul_of(tile, 16, first, rows, k, matrix, bias, n, store, to);
 }
 
 /* Rows of int8 or int16, `stride` elements apart. */
@@ -101,18 +101,19 @@ ES_INLINE void es_store_rows(const void *to, es_block at, const int32_t *acc)
 /* The tile of the next matmul, whose K is this one's N. Clear it once when N is not a multiple of 4. */
 typedef struct {
     int16_t *tile;
-    int quads; /* of the next tile: N up to 4, / 4 */
+    int bits, quads; /* of the next tile: N up to 4, / 4 */
     es_scale scale;
 } es_to_tile;
 
 ES_INLINE void es_store_tile(const void *to, es_block at, const int32_t *acc)
 {
     const es_to_tile *t = (const es_to_tile *)to;
-    int16_t *out = t->tile + (at.triple * t->quads + (at.col >> 2)) * 12 + (at.col & 3);
+    int16_t *out = es_tile_row(t->tile, t->bits, 3 * at.triple, t->quads);
+    const int narrow = ES_NARROW(t->bits, t->quads);
     for (int c = 0; c < at.cols; c++) {
         int32_t mult = t->scale.mult[at.col + c];
         for (int r = 0; r < at.rows; r++)
-            out[4 * r + c] = (int16_t)es_value(&t->scale, acc[3 * c + r], mult);
+            es_tile_put(out + r * (narrow ? 8 : 4), narrow, at.col + c, es_value(&t->scale, acc[3 * c + r], mult));
     }
 }
 
@@ -189,10 +190,11 @@ ES_INLINE void es_linear(
     const void *x, int bits, int rows, int stride, int k, const int8_t *w, const int32_t *bias, int n, int16_t *tile,
     int tile_rows, es_store *store, const void *to)
 {
+    const es_matrix matrix = {w, ES_INT8, NULL};
     for (int first = 0; first < rows; first += tile_rows) {
         int count = ES_MIN(tile_rows, rows - first);
         es_tile_rows(tile, es_at(x, bits, first * stride), bits, count, stride, k);
-        es_matmul(tile, first, count, k, w, bias, n, store, to);
+        es_matmul_of(tile, bits, first, count, k, matrix, bias, n, store, to);
     }
 }
 

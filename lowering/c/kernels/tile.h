@@ -1,18 +1,48 @@
 /* Filling tiles: rows of int8 or int16 become the interleaved int16 that the dot-product core reads.
  *
  * Tile of R rows (R a multiple of 3) by K: for each three rows and each four k twelve int16, four per row.
- * Bytes: ES_TILE_BYTES(R, K) = 2 * R up to 3 * K up to 4. Padding k are zero; rows past the end stay as they were. */
+ * Bytes: ES_TILE_BYTES(R, K) = 2 * R up to 3 * K up to 4. Padding k are zero; rows past the end stay as they were.
+ *
+ * Where the core multiplies bytes, values of 8 bits stay what they are: a narrow tile has for each three rows and each
+ * sixteen k 48 bytes, 16 per row, those of a quad in the order of a packed matrix. It lies in the room of the other. */
 #ifndef ES_TILE_H
 #define ES_TILE_H
 
 #include "core.h"
 
+#if ES_HELIUM
+#include <arm_mve.h>
+#endif
+
 #define ES_TILE_BYTES(rows, k) (2 * ES_UP(rows, 3) * ES_UP(k, 4))
 
-/* Start of row `row` in a tile; its element k lies at (k >> 2) * 12 + (k & 3). */
-ES_INLINE int16_t *es_tile_row(int16_t *tile, int row, int quads)
+/* Whether rows of so many quads of values this wide make a narrow tile; a single quad would take more room than it has.
+ * ES_TILE8 may be set for any core: the C twin runs then. */
+#ifndef ES_TILE8
+#define ES_TILE8 ES_HELIUM
+#endif
+#define ES_NARROW(bits, quads) (ES_TILE8 && (bits) == 8 && (quads) > 1)
+
+/* int16 from three rows to the next three. */
+ES_INLINE int es_tile_pitch(int narrow, int quads)
 {
-    return tile + row / 3 * quads * 12 + row % 3 * 4;
+    return narrow ? ES_UP(quads, 4) * 6 : quads * 12;
+}
+
+/* Start of row `row`: its element k is what es_tile_put says. */
+ES_INLINE int16_t *es_tile_row(int16_t *tile, int bits, int row, int quads)
+{
+    const int narrow = ES_NARROW(bits, quads);
+    return tile + row / 3 * es_tile_pitch(narrow, quads) + row % 3 * (narrow ? 8 : 4);
+}
+
+/* Element k of the row that begins at `row`. */
+ES_INLINE void es_tile_put(int16_t *row, int narrow, int k, int32_t value)
+{
+    if (narrow)
+        ((int8_t *)row)[(k >> 4) * 48 + (k & 12) + (k & 1) * 2 + (k >> 1 & 1)] = (int8_t)value;
+    else
+        row[(k >> 2) * 12 + (k & 3)] = (int16_t)value;
 }
 
 /* One row of k values into quads `step` apart: 12 in a tile, 4 for a plain row of k up to 4. */
@@ -31,11 +61,38 @@ ES_INLINE void es_tile_fill_row(int16_t *to, int step, const void *x, int bits, 
             to[j] = (int16_t)(i + j < k ? es_get(x, bits, i + j) : 0);
 }
 
+/* `count` values from element k on, a multiple of 4, of the row that begins at `row`; a last quad is padded. */
+ES_INLINE void es_tile_fill(int16_t *row, int narrow, int k, const void *x, int bits, int count)
+{
+    if (!narrow) {
+        es_tile_fill_row(row + 3 * k, 12, x, bits, count);
+        return;
+    }
+    int i = 0;
+#if ES_HELIUM
+    static const uint8_t swapped[16] = {0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15};
+    const uint8x16_t order = vld1q_u8(swapped);
+    for (; !(k & 15) && i + 16 <= count; i += 16)
+        vst1q_s8((int8_t *)row + (k + i) * 3, vldrbq_gather_offset_s8((const int8_t *)x + i, order));
+#endif
+    for (; i < ES_UP(count, 4); i++)
+        es_tile_put(row, narrow, k + i, i < count ? ((const int8_t *)x)[i] : 0);
+}
+
 /* `rows` rows of k values, `stride` elements apart. */
 ES_INLINE void es_tile_rows(int16_t *tile, const void *x, int bits, int rows, int stride, int k)
 {
+    const int quads = ES_UP(k, 4) / 4;
     for (int row = 0; row < rows; row++)
-        es_tile_fill_row(es_tile_row(tile, row, ES_UP(k, 4) / 4), 12, es_at(x, bits, row * stride), bits, k);
+        es_tile_fill(
+            es_tile_row(tile, bits, row, quads), ES_NARROW(bits, quads), 0, es_at(x, bits, row * stride), bits, k);
+}
+
+/* The same into a tile of int16 whatever the values, for products that want one. */
+ES_INLINE void es_tile_rows_wide(int16_t *tile, const void *x, int bits, int rows, int stride, int k)
+{
+    for (int row = 0; row < rows; row++)
+        es_tile_fill_row(es_tile_row(tile, 16, row, ES_UP(k, 4) / 4), 12, es_at(x, bits, row * stride), bits, k);
 }
 
 /* Geometry of a window over a channels-last image; the border holds `zero`, x's zero point. */
@@ -49,6 +106,7 @@ typedef struct {
 ES_INLINE void es_tile_window(
     int16_t *to, const void *x, int bits, const es_window *g, int oy, int ox, int first, int depth)
 {
+    const int narrow = ES_NARROW(bits, ES_UP(g->kernel_h * g->kernel_w * depth, 4) / 4);
     int k = 0;
     for (int ky = 0; ky < g->kernel_h; ky++)
         for (int kx = 0; kx < g->kernel_w; kx++) {
@@ -57,15 +115,15 @@ ES_INLINE void es_tile_window(
             int inside = y >= 0 && y < g->height && col >= 0 && col < g->width;
             int at = (y * g->width + col) * g->channels + first;
             if (depth % 4 == 0 && inside) {
-                es_tile_fill_row(to + 3 * k, 12, es_at(x, bits, at), bits, depth);
+                es_tile_fill(to, narrow, k, es_at(x, bits, at), bits, depth);
                 k += depth;
                 continue;
             }
             for (int c = 0; c < depth; c++, k++)
-                to[(k >> 2) * 12 + (k & 3)] = (int16_t)(inside ? es_get(x, bits, at + c) : g->zero);
+                es_tile_put(to, narrow, k, inside ? es_get(x, bits, at + c) : g->zero);
         }
     for (; k & 3; k++)
-        to[(k >> 2) * 12 + (k & 3)] = 0;
+        es_tile_put(to, narrow, k, 0);
 }
 
 /* Pixels on demand, for an image that is never held whole: `count` int8 values of image row y from value x on. */
@@ -76,7 +134,7 @@ typedef void es_pixels(void *user, int y, int x, int count, int8_t *out);
 ES_INLINE void es_tile_patch(
     int16_t *to, es_pixels *pixels, void *user, const es_window *g, int oy, int ox, int8_t *line)
 {
-    const int values = g->kernel_w * g->channels;
+    const int values = g->kernel_w * g->channels, narrow = ES_NARROW(8, ES_UP(g->kernel_h * values, 4) / 4);
     const int padded = g->pad_top || g->pad_left || g->out_h * g->stride_h > g->height
                        || g->out_w * g->stride_w > g->width;
     const int top = oy * g->stride_h - g->pad_top, left = ox * g->stride_w - g->pad_left;
@@ -96,10 +154,10 @@ ES_INLINE void es_tile_patch(
         if (inside)
             pixels(user, y, left * g->channels + first, end - first, line + first);
         for (int i = 0; i < values; i++, k++)
-            to[(k >> 2) * 12 + (k & 3)] = line[i];
+            es_tile_put(to, narrow, k, line[i]);
     }
     for (; k & 3; k++)
-        to[(k >> 2) * 12 + (k & 3)] = 0;
+        es_tile_put(to, narrow, k, 0);
 }
 
 #endif

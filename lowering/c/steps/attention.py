@@ -25,7 +25,7 @@ BODY = """\
 {% macro project(from) %}
             es_tile_rows(mixed_tile, mixed{{ from }}, 8, count, {{ p.k }}, {{ p.k }});
             const {{ p.store.struct }} to_out = {{ p.store.value }};
-            es_matmul_of(mixed_tile, first, count, {{ p.k }}, {{ p.w }}, {{ p.b }}, {{ p.n }}, \
+            es_matmul_of(mixed_tile, 8, first, count, {{ p.k }}, {{ p.w }}, {{ p.b }}, {{ p.n }}, \
 {{ p.store.function }}, &to_out);
 {% endmacro %}
 {% if batch > 1 %}
@@ -42,7 +42,7 @@ BODY = """\
 {% for side in part.sides %}
                 const {{ side.struct }} to_{{ side.name }} = { {{ side.to }} + h * {{ side.head_bytes }}, \
 {{ side.quads }}, {{ side.scale }} };
-                es_matmul_of(tile, first, count, {{ side.k }}, {{ side.w.at("(lot + h)") }}, \
+                es_matmul_of(tile, {{ side.bits }}, first, count, {{ side.k }}, {{ side.w.at("(lot + h)") }}, \
 {{ side.b }} + (lot + h) * {{ side.n }}, {{ side.n }}, {{ side.store }}, &to_{{ side.name }});
 {% endfor %}
             }
@@ -58,11 +58,11 @@ BODY = """\
 {{ q.fill | indent(12, true) }}            for (int h = 0; h < {{ held }}; h++) {
                 const int head = lot + h;
 {% if q.w %}
-                const es_to_tile to_q = {queries, {{ up(d, 4) // 4 }}, {{ q.scale }} };
-                es_matmul_of(tile, 0, count, {{ q.k }}, {{ q.w.at("head") }}, {{ q.b }} + head * {{ d }}, \
-{{ d }}, es_store_tile, &to_q);
+                const es_to_tile to_q = {queries, 16, {{ up(d, 4) // 4 }}, {{ q.scale }} };
+                es_matmul_of(tile, {{ q.bits }}, 0, count, {{ q.k }}, {{ q.w.at("head") }}, \
+{{ q.b }} + head * {{ d }}, {{ d }}, es_store_tile, &to_q);
 {% else %}
-                es_tile_rows(queries, {{ q.x }} + first * {{ heads * d }} + head * {{ d }}, {{ q.bits }}, count, \
+                es_tile_rows_wide(queries, {{ q.x }} + first * {{ heads * d }} + head * {{ d }}, {{ q.bits }}, count, \
 {{ heads * d }}, {{ d }});
 {% endif %}
                 const es_exponent exponent = { {{ mz }}[head], {{ pre }}, {{ table }}, {{ bias }}, {{ bias_shift }} };
@@ -143,7 +143,7 @@ def _linear(call: Call, s: _Shape, side: str, node: Node, width: int) -> dict[st
     weight = node.input(1)
     depth = weight.shape[-1]
     return {
-        "name": side, "k": depth, "n": width,
+        "name": side, "bits": bits(node.input(0)), "k": depth, "n": width,
         "w": call.matrix(f"{side}_w", weight, call.schedule.weight_passes, s.heads),
         "b": call.pairs(f"{side}_b", node.input(2)), "scale": scale(call, side, node, None, f" + (lot + h) * {width}"),
     }  # fmt: skip

@@ -26,7 +26,7 @@ BODY = """\
         const int count = ES_MIN({{ tile }}, {{ tokens }} - first);
         for (int row = 0; row < count; row++) {
             const int top = (first + row) / {{ grid }}, left = (first + row) % {{ grid }};
-            int16_t *const at = es_tile_row(tile, row, {{ up(k, 4) // 4 }});
+            int16_t *const at = es_tile_row(tile, 8, row, {{ up(k, 4) // 4 }});
 {% if image %}
             es_tile_window(at, image, 8, &g, top, left, 0, {{ channels }});
 {% else %}
@@ -34,7 +34,7 @@ BODY = """\
 {% endif %}
         }
         const {{ struct }} to = {{ store }};
-        es_matmul_of(tile, first, count, {{ k }}, {{ w }}, {{ b }}, {{ n }}, {{ function }}, &to);
+        es_matmul_of(tile, 8, first, count, {{ k }}, {{ w }}, {{ b }}, {{ n }}, {{ function }}, &to);
     }
 """
 

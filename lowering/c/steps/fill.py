@@ -21,7 +21,7 @@ AFFINE = """\
 for (int r = 0; r < count; r++) {
     es_norm({{ x }} + (first + r) * {{ width }}, {{ bits }}, {{ width }}, {{ centred }}, {{ zero }}, {{ eps }}, row, 4);
     es_affine(row, 16, 1, {{ width }}, {{ mult }}, {{ bias }}, {{ lift }}, {{ out_zero }}, row, 16);
-    es_tile_fill_row(es_tile_row({{ tile }}, r, {{ (width + 3) // 4 }}), 12, row, 16, {{ width }});
+    es_tile_fill_row(es_tile_row({{ tile }}, 16, r, {{ (width + 3) // 4 }}), 12, row, 16, {{ width }});
 }
 """
 

@@ -23,8 +23,8 @@ CHAIN = """\
 {{ fill | indent(8, true) }}
 {%- for layer in layers %}
         const {{ layer.store.struct }} to_{{ loop.index0 }} = {{ layer.store.value }};
-        es_matmul_of({{ layer.tile }}, {{ layer.first }}, count, {{ layer.k }}, {{ layer.w }}, {{ layer.b }}, \
-{{ layer.n }}, {{ layer.store.function }}, &to_{{ loop.index0 }});
+        es_matmul_of({{ layer.tile }}, {{ layer.bits }}, {{ layer.first }}, count, {{ layer.k }}, {{ layer.w }}, \
+{{ layer.b }}, {{ layer.n }}, {{ layer.store.function }}, &to_{{ loop.index0 }});
 {% endfor %}
     }
 """
@@ -78,14 +78,15 @@ def _layer(call: Call, linears: list[Node], index: int, tile: int) -> dict[str, 
     made = table.output if table is not None else node.output
     scaled = scale(call, name, node, table)
     layer: dict[str, object] = {
-        "tile": f"tile{index}", "k": k, "n": n, "first": "first", "ragged": False,
+        "tile": f"tile{index}", "bits": bits(node.input(0)), "k": k, "n": n, "first": "first", "ragged": False,
         "w": call.matrix(f"{name}_w", weight, call.schedule.weight_passes), "b": call.pairs(f"{name}_b", node.input(2)),
     }  # fmt: skip
     if index + 1 < len(linears):
         following = call.scratch(f"tile{index + 1}")
         layer |= {"first": 0, "ragged": n % 4 != 0, "next": following, "next_bytes": 2 * up(tile, 3) * up(n, 4)}
         layer["store"] = {
-            "struct": "es_to_tile", "function": "es_store_tile", "value": f"{{{following}, {up(n, 4) // 4}, {scaled}}}",
+            "struct": "es_to_tile", "function": "es_store_tile",
+            "value": f"{{{following}, {bits(made)}, {up(n, 4) // 4}, {scaled}}}",
         }  # fmt: skip
     else:
         layer["store"] = closing(call, made, group.roles.get("add"), n, scaled, "out")
