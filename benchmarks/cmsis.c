@@ -121,3 +121,21 @@ ES_ADAPTER int peer_add(const int8_t *x, const int8_t *y, int32_t count, int8_t 
     return arm_elementwise_add_s8(
         x, y, 0, 1 << 30, 0, 0, 1 << 30, 0, 20, out, 0, 1 << 30, -19, -128, 127, count);
 }
+
+/* What compilers for Arm call instead where they know the alignment. */
+void __aeabi_memcpy4(void *to, const void *from, size_t count);
+void __aeabi_memclr4(void *to, size_t count);
+
+void __aeabi_memcpy4(void *to, const void *from, size_t count)
+{
+    for (size_t i = 0; i < count / 4; i++)
+        ((volatile uint32_t *)to)[i] = ((const uint32_t *)from)[i];
+    for (size_t i = count & ~(size_t)3; i < count; i++)
+        ((volatile uint8_t *)to)[i] = ((const uint8_t *)from)[i];
+}
+
+void __aeabi_memclr4(void *to, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        ((volatile uint8_t *)to)[i] = 0;
+}

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from edgesmith.benchmarks.kernels import Array, Case
-from edgesmith.lowering.c import toolchain
-from edgesmith.targets import Target
 
 HERE = Path(__file__).parent
 ENTRIES = ("peer_add", "peer_conv", "peer_depthwise", "peer_linear", "peer_scores", "peer_softmax")
 FOLDERS = (
     "BasicMathFunctions", "ConvolutionFunctions", "FullyConnectedFunctions", "NNSupportFunctions", "SoftmaxFunctions",
+    "TransposeFunctions",
 )  # fmt: skip
 COUNTED = {
     "cortex-m7": {
@@ -39,8 +38,8 @@ COUNTED = {
 stands in where its sources are not at hand. Lines that are not here were never counted that way."""
 
 
-def build(sources: Path, target: Target, folder: Path) -> Path:
-    """Compile what the benchmark calls with our compiler and flags; the linked file."""
+def files(sources: Path, folder: Path) -> tuple[list[Path], tuple[str, ...], tuple[str, ...]]:
+    """What the benchmark calls, to be built by our compiler: sources, functions to keep, flags."""
     headers = folder / "headers"
     headers.mkdir(exist_ok=True)
     # A compiler for bare metal brings no C library: these are the two of its headers that the sources name. They read
@@ -49,10 +48,9 @@ def build(sources: Path, target: Target, folder: Path) -> Path:
     (headers / "string.h").write_text(f"#include <stddef.h>\n{builtin}")
     (headers / "math.h").write_text("")
     found = (path for part in FOLDERS for path in (sources / "Source" / part).glob("*.c"))
-    files = sorted(path for path in found if not path.stem.endswith(("_f16", "_f32", "_flt")))
+    needed = sorted(path for path in found if not path.stem.endswith(("_f16", "_f32", "_flt")))
     flags = (f"-I{headers}", f"-I{sources / 'Include'}", "-Wno-unused-parameter")
-    elf = folder / f"{target.name}_cmsis.elf"
-    return toolchain.compile_elf([HERE / "cmsis.c", *files], target, elf, ENTRIES, flags=flags)
+    return [HERE / "cmsis.c", *needed], ENTRIES, flags
 
 
 def available(sources: Path | None) -> bool:

@@ -19,6 +19,7 @@ from edgesmith.ir import integer, integer_layout, integer_ops, integer_rows
 from edgesmith.ir.memory.scratch import planes_bytes
 from edgesmith.lowering.c import toolchain
 from edgesmith.runtimes.machine import Machine
+from edgesmith.runtimes.qemu_call import Caller
 from edgesmith.targets import get
 
 Array = NDArray[Any]
@@ -100,7 +101,7 @@ def row_cases(noise: np.random.Generator) -> Iterator[Case]:
     yield Case("depthwise 3x3, 14x14x64", "bench_depthwise", arguments, 5, expected, 9 * image.size, "MAC")
 
 
-def run(machine: Machine, case: Case) -> int:
+def run(machine: Machine | Caller, case: Case) -> int:
     """Instructions of one call, after its result has been compared with what numpy has."""
     machine.release()
     places = []

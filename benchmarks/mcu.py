@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,10 +19,13 @@ from edgesmith.benchmarks import cmsis
 from edgesmith.benchmarks.kernels import HERE, KERNELS, run
 from edgesmith.benchmarks.mcu_cases import Contest, contests
 from edgesmith.lowering.c import toolchain
+from edgesmith.runtimes import isa
 from edgesmith.runtimes.machine import Machine
+from edgesmith.runtimes.qemu_call import Caller
 from edgesmith.targets import Target, get
 
 MODELS = ("vit_xs", "vit_mcu")
+TARGETS = ["stm32f746", "stm32f427", "stm32f207", "corstone300", "esp32c3"]
 
 CONVOLUTIONS = 1.4
 """How many times fewer instructions a convolution is to take than CMSIS-NN's."""
@@ -49,16 +52,26 @@ class Line:
         return None if self.goal is None else self.ours <= self.goal
 
 
+def machine(
+    target: Target, sources: Sequence[Path], entries: Sequence[str], flags: Sequence[str], folder: Path
+) -> Machine | Caller:
+    """Functions on an emulated core: in QEMU where no other emulator knows it."""
+    if not isa.knows(target):
+        return Caller(target, sources, entries, flags)
+    elf = folder / f"{Path(sources[0]).stem}.elf"
+    return Machine(target, toolchain.compile_elf(sources, target, elf, entries, flags=flags))
+
+
 def lines(target: Target, found: list[Contest], sources: Path | None, folder: Path) -> Iterator[Line]:
     """Measure every contest on one core."""
     written = folder / "literal.c"
     written.write_text('#include "kernels.h"\n' + "".join(dict.fromkeys(contest.text for contest in found)))
     entries = sorted({contest.ours.function for contest in found})
     flags = (f"-I{KERNELS}", "-Wno-missing-prototypes")
-    elf = folder / f"{target.name}.elf"
-    ours = Machine(target, toolchain.compile_elf([HERE / "kernels.c", written], target, elf, entries, flags=flags))
+    ours = machine(target, [HERE / "kernels.c", written], entries, flags, folder)
     counted = cmsis.available(sources) and target.core.zig_target.startswith("thumb")
-    peer = Machine(target, cmsis.build(sources, target, folder)) if sources and counted else None
+    files = cmsis.files(sources, folder) if sources and counted else None
+    peer = machine(target, *files, folder) if files else None
     published = cmsis.COUNTED.get(target.core.name, {})
     for contest in found:
         case = contest.ours
@@ -85,7 +98,7 @@ def show(line: Line) -> str:
 def main() -> None:
     """Print the table; keep it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", nargs="+", default=["stm32f746", "stm32f427", "stm32f207", "esp32c3"])
+    parser.add_argument("--target", nargs="+", default=TARGETS)
     parser.add_argument("--cmsis", type=Path, help="folder of CMSIS-NN's sources")
     parser.add_argument("--only", default="", help="kernels whose name contains this")
     parser.add_argument("--models", action="store_true", help="compile and run whole models too (needs timm)")

@@ -7,73 +7,24 @@ through a plugin of ours, compiled at first use.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import shutil
-import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .. import targets
-from ..ir.errors import InternalError, MachineError, UsageError
-from ..lowering.c import toolchain
-from ..targets import Region
+from ..ir.errors import InternalError, UsageError
 from . import artifact as artifacts
-from . import elf
+from . import elf, qemu_board
 from .artifact import Artifact
+from .qemu_board import BOARDS, COMMAND, Board
 from .runner import Layer, Measurement, Runner, Session
 
-__all__ = ["RUNNER", "Board", "Firmware", "Outcome", "Qemu"]
-
-SOURCES = Path(__file__).with_name("firmware")
-COMMAND = "qemu-system-arm"
-SECONDS = 600.0
-MEBI = 1 << 20
-FAILURES = {2: "the library returned an error", 3: "the computer took no file", 4: "the core faulted"}
-
-
-@dataclass(frozen=True)
-class Board:
-    """A machine of QEMU: where the harness with the vectors lies, where code, data, constants, and where buffers begin.
-
-    The first two words of the buffers are the paint and the last step; inputs and outputs come behind it.
-    """
-
-    machine: str
-    harness: tuple[int, int]
-    regions: tuple[Region, ...]
-    buffers: int
-
-
-def _mps2(machine: str, code: int, data: int, more: int) -> Board:
-    regions = (
-        Region("flash", code + 0x10000, 4 * MEBI - 0x10000, "flash"),
-        Region("ram", data, 4 * MEBI, "ram"),
-        Region("external", more, 14 * MEBI, "external_flash"),
-    )
-    return Board(machine, (code, 0x10000), regions, more + 14 * MEBI)
-
-
-M55 = (
-    Region("flash", 0x01000000, 2 * MEBI, "flash"),
-    Region("ram", 0x21000000, 4 * MEBI, "ram"),
-    Region("external", 0x60000000, 64 * MEBI, "external_flash"),
-)
-BOARDS = {
-    "cortex-m3": _mps2("mps2-an385", 0, 0x20000000, 0x21000000),
-    "cortex-m4": _mps2("mps2-an386", 0, 0x20000000, 0x21000000),
-    "cortex-m7": _mps2("mps2-an500", 0, 0x20000000, 0x60000000),
-    "cortex-m33": _mps2("mps2-an505", 0x10000000, 0x38000000, 0x80000000),
-    "cortex-m55": Board("mps3-an547", (0, 0x10000), M55, 0x64000000),
-}
-"""By core."""
-
+__all__ = ["BOARDS", "COMMAND", "RUNNER", "Board", "Firmware", "Outcome", "Qemu"]
 
 @dataclass(frozen=True)
 class Outcome:
@@ -116,19 +67,15 @@ class Firmware:
         """
         self.library = library
         self.target = targets.get(library.target)
-        if self.target.core.emulator not in BOARDS:
-            known = ", ".join(BOARDS)
-            raise UsageError(f"no board of QEMU has the core of {self.target.name}", why=f"there are {known}")
-        self.board = BOARDS[self.target.core.emulator]
+        self.board = qemu_board.of(self.target)
         self._folder = tempfile.TemporaryDirectory()
         self.folder = Path(self._folder.name)
         self.places = _places(library, self.board.buffers + 64)
         glue = self.folder / "glue.c"
         glue.write_text(self._glue(), encoding="utf-8")
-        self.path = toolchain.compile_elf(
-            [*library.sources, SOURCES / "start.c", glue], replace(self.target, regions=self.board.regions),
-            self.folder / f"{library.name}.elf", ["es_reset", library.step or library.run, library.arena],
-            stack=library.stack_bytes + 256, harness=self.board.harness,
+        self.path = qemu_board.build(
+            self.board, self.target, [*library.sources, glue], self.folder / f"{library.name}.elf",
+            [library.step or library.run, library.arena], library.stack_bytes + 256,
         )  # fmt: skip
         self.image = elf.load(self.path)
 
@@ -186,40 +133,15 @@ class Firmware:
             for number, (array, place) in enumerate(zip(arrays, self.places, strict=False)):
                 (Path(work) / f"in{number}").write_bytes(np.ascontiguousarray(array).tobytes())
                 loads.append(f"loader,file=in{number},addr={place:#x},force-raw=on")
-            self._execute(work, loads)
+            blocks = qemu_board.execute(self.board, self.path, Path(work), loads, self.library.name)
             results = [(Path(work) / f"out{i}").read_bytes() for i in range(len(self.library.outputs))]
             arena, stack = (np.fromfile(Path(work) / name, np.uint8) for name in ("arena", "stack"))
-            counts = self._counts((Path(work) / "blocks").read_text(encoding="ascii"))
+        counts = qemu_board.counts(self.board, self.image, blocks)
         outputs = [
             np.frombuffer(data, tensor.dtype).reshape(tensor.shape)
             for data, tensor in zip(results, self.library.outputs, strict=True)
         ]
         return Outcome(outputs, counts, arena, stack, paint)
-
-    def _execute(self, work: str, loads: Sequence[str]) -> None:
-        command = [COMMAND, "-M", self.board.machine, "-kernel", str(self.path), "-display", "none"]
-        command += ["-monitor", "none", "-serial", "none", "-semihosting-config", "enable=on,target=native"]
-        command += ["-plugin", f"file={plugin()},out=blocks"]
-        command += [part for load in loads for part in ("-device", load)]
-        try:
-            done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=SECONDS, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise MachineError(f"{self.library.name} did not end in QEMU", why=f"after {SECONDS:.0f} s") from error
-        if done.returncode in FAILURES:
-            raise InternalError(f"{self.library.name}: {FAILURES[done.returncode]}", where=[self.board.machine])
-        if done.returncode:
-            why = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-            raise MachineError("QEMU failed", where=[self.board.machine], why=why[0])
-
-    def _counts(self, text: str) -> dict[str, int]:
-        """Instructions by function, most first, the harness left out."""
-        origin, size = self.board.harness
-        found: Counter[str] = Counter()
-        for line in text.splitlines():
-            address, instructions, executions = map(int, line.split())
-            if not origin <= address < origin + size:
-                found[self.image.function_at(address)] += instructions * executions
-        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _arena_bytes(library: Artifact) -> int:
@@ -244,28 +166,11 @@ def pattern(size: int, paint: int) -> np.ndarray:
     """The paint of `firmware/start.c`."""
     state, found = 0x9E3779B9, np.empty(size, np.uint8)
     for index in range(size):
-        state = (state * 1664525 + 1013904223) & 0xFFFFFFFF
+        state ^= state << 13 & 0xFFFFFFFF
+        state ^= state >> 17
+        state ^= state << 5 & 0xFFFFFFFF
         found[index] = (state >> 24) ^ paint
     return found
-
-
-def plugin() -> Path:
-    """The counting plugin, compiled once for each version of its source and interface."""
-    source = SOURCES / "plugin.c"
-    version = 1 if _release() < 9 else 2
-    key = hashlib.sha256(source.read_bytes() + bytes([version])).hexdigest()[:16]
-    path = toolchain.cache_folder() / f"qemu-{key}.so"
-    if not path.is_file():
-        flags = [f"-DPLUGIN_VERSION={version}", "-Wl,--allow-shlib-undefined"]
-        built = toolchain.compile_shared([source], path.with_suffix(f".{os.getpid()}.so"), flags=flags)
-        built.replace(path)
-    return path
-
-
-def _release() -> int:
-    printed = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"version (\d+)", printed)
-    return int(found[1]) if found else 0
 
 
 class Loaded:

@@ -25,10 +25,19 @@ extern uint8_t es_stack_low[], es_stack_high[];
 
 HARNESS static uint32_t semihost(uint32_t operation, const void *block)
 {
+#if defined(__riscv)
+    register uint32_t a0 __asm__("a0") = operation;
+    register const void *a1 __asm__("a1") = block;
+    /* The three together, none of them compressed, are the call; they lie in one page. */
+    __asm__ volatile(".option push\n .option norvc\n .balign 16\n slli x0, x0, 0x1f\n ebreak\n srai x0, x0, 7\n"
+                     ".option pop" : "+r"(a0) : "r"(a1) : "memory");
+    return a0;
+#else
     register uint32_t r0 __asm__("r0") = operation;
     register const void *r1 __asm__("r1") = block;
     __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
     return r0;
+#endif
 }
 
 HARNESS static void stop(uint32_t code)
@@ -51,27 +60,33 @@ HARNESS static void hand_over(const es_dump *dump)
     semihost(2, &handle);
 }
 
-/* The paint of byte i; two paints that are complements differ everywhere. */
+/* The paint of byte i; two paints that are complements differ everywhere. By shifts: a product could be a function that
+ * the library calls too. */
 HARNESS static void paint(uint8_t *from, uint8_t *to)
 {
     uint32_t state = 0x9E3779B9u;
     for (volatile uint8_t *at = from; at < to; at++) {
-        state = state * 1664525u + 1013904223u;
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
         *at = (uint8_t)((state >> 24) ^ *es_paint);
     }
 }
 
-HARNESS static void fault(void)
+HARNESS __attribute__((aligned(4), used)) static void fault(void)
 {
     stop(4);
 }
 
 HARNESS void es_reset(void)
 {
-    *(volatile uint32_t *)0xE000ED88 |= 0xFu << 20; /* CPACR: floating point and Helium */
-    __asm__ volatile("dsb\n isb");
     uint8_t *here;
-    __asm__ volatile("mov %0, sp" : "=r"(here));
+#if defined(__riscv)
+    __asm__ volatile("mv %0, sp" : "=r"(here));
+#else
+    *(volatile uint32_t *)0xE000ED88 |= 0xFu << 20; /* CPACR: floating point and Helium */
+    __asm__ volatile("dsb\n isb\n mov %0, sp" : "=r"(here));
+#endif
     paint(es_arena_bytes, es_arena_bytes + es_arena_size);
     paint(es_stack_low, here - 128); /* below this function and the one that paints */
     int failed = es_call();
@@ -80,6 +95,16 @@ HARNESS void es_reset(void)
     stop(failed ? 2 : 0);
 }
 
+#if defined(__riscv)
+
+/* The machine starts at the harness's first byte. */
+__asm__(".section .es_vectors, \"ax\"\n .option push\n .option arch, +zicsr\n"
+        "la sp, es_stack_high\n la t0, fault\n csrw mtvec, t0\n j es_reset\n .option pop\n .text");
+
+#else
+
 __attribute__((section(".es_vectors"), used)) static void *const vectors[16] = {
     es_stack_high, (void *)es_reset, (void *)fault, (void *)fault, (void *)fault, (void *)fault, (void *)fault,
 };
+
+#endif
