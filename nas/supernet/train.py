@@ -126,14 +126,12 @@ def fit(
     if len(data) < recipe.batch:
         raise UsageError(f"{len(data)} samples are no batch of {recipe.batch}", do="give more samples")
     loss = loss or (lambda scores, y, _: functional.cross_entropy(scores, y, label_smoothing=recipe.smoothing))
-    for tensor in weights.values():
-        tensor.requires_grad_(True)
+    _learn(weights, True)
     optimiser = torch.optim.AdamW(_groups(weights, recipe))
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, max(2, recipe.steps), pct_start=0.15)
     begun = _resume(checkpoint, weights, optimiser, rate, recipe)
     for step in range(begun, recipe.steps):
-        images, labels = _batch(data, recipe, step)
-        x, y = pixels(images), torch.as_tensor(labels, device=device())
+        x, y = _batch(data, pixels, recipe, step)
         phase = Phase() if frozen else Phase(training=True, share=recipe.share(step))
         optimiser.zero_grad(set_to_none=True)
         for program, tensors in sampler(step):
@@ -144,8 +142,12 @@ def fit(
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             say(f"step {step + 1} of {recipe.steps}, loss {found.item():.3f}")
             _save(checkpoint, weights, optimiser, rate, recipe, step + 1)
+    _learn(weights, False)
+
+
+def _learn(weights: Weights, on: bool) -> None:
     for tensor in weights.values():
-        tensor.requires_grad_(False)
+        tensor.requires_grad_(on)
 
 
 def _groups(weights: Weights, recipe: Recipe) -> list[dict[str, object]]:
@@ -156,7 +158,7 @@ def _groups(weights: Weights, recipe: Recipe) -> list[dict[str, object]]:
     return [group for group in groups if group["params"]]
 
 
-def _batch(data: Labelled, recipe: Recipe, step: int) -> tuple[np.ndarray, np.ndarray]:
+def _batch(data: Labelled, pixels: Pixels, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
     """The samples of a step, moved and mirrored: whole epochs, each in an order of its own."""
     per_epoch = len(data) // recipe.batch
     epoch, place = divmod(step, per_epoch)
@@ -167,7 +169,7 @@ def _batch(data: Labelled, recipe: Recipe, step: int) -> tuple[np.ndarray, np.nd
         images = np.where(draw.random((len(images), 1, 1, 1)) < 0.5, images[..., ::-1], images)
     if recipe.shift:
         images = _shifted(images, draw.integers(0, 2 * recipe.shift + 1, (len(images), 2)), recipe.shift)
-    return np.ascontiguousarray(images), chosen.labels
+    return pixels(np.ascontiguousarray(images)), torch.as_tensor(chosen.labels, device=device())
 
 
 def _shifted(images: np.ndarray, offsets: np.ndarray, most: int) -> np.ndarray:
