@@ -17,7 +17,7 @@ OPTIONS: Mapping[str, Option] = {
                       "where the core has no multiplier."),
     "image": Option("callback", ("callback", "buffer"),
                     "Ask for pixels patch by patch where the model allows it, or hold the image in RAM."),
-    "schedules": Option("chosen", ("chosen", "all"), "Also build and emulate the others, from the fastest to the smallest, and "
+    "schedules": Option("chosen", ("chosen", "all"), "Also build and emulate the others, from fastest to smallest, and "
                         "print RAM beside instructions."),
     "package": Option("", (), "Build systems to write the library for as well, separated by commas: arduino, cmake, "
                       "esp-idf, make, zephyr."),
