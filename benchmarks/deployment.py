@@ -145,7 +145,8 @@ def row(case: Case, found: Figures) -> list[str]:
 def main(names: list[str]) -> None:
     """Measure the cases named, or all."""
     table = Table(title="STM32F746, emulated; goals in brackets", show_lines=True)
-    for head in ("model", "RAM, KiB", "arena planned, painted", "stack", "M instructions", "per MAC", "around", "code, KiB"):
+    heads = ("model", "RAM, KiB", "arena planned, painted", "stack", "M instructions", "per MAC", "around", "code, KiB")
+    for head in heads:
         table.add_column(head, overflow="fold")
     for head in ("cosine of logits", "compile", "published or measured elsewhere"):
         table.add_column(head, overflow="fold")
