@@ -6,7 +6,6 @@ from .. import lowering
 from ..ir.cost import cost
 from ..ir.graph import Graph
 from ..ir.passes.pipelines import run_pipeline
-from ..ir.workload import workload
 from ..targets import Target
 from .problem import Costs
 
@@ -21,6 +20,8 @@ def costs(graph: Graph, target: Target) -> Costs:
     found, dtype = cost(graph), lowering.offer(target.backend).dtypes[0]
     estimate, latency = target.estimate(dtype), None
     if estimate is not None:
+        from ..ir.workload import workload
+
         made = graph.copy()
         run_pipeline(made, lowering.load(target.backend).passes(dtype))
         latency = estimate.milliseconds(workload(made))
