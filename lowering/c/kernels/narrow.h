@@ -8,6 +8,28 @@
 
 #include <arm_mve.h>
 
+#define ES_ROUND \
+    "vld20.32    {q0, q1}, [%[w]]\n" \
+    "vld21.32    {q0, q1}, [%[w]]!\n" \
+    "vldrb.8     q2, [%[x]], #48\n" \
+    "vmladava.s8 %[a0], q2, q0\n" \
+    "vldrb.8     q3, [%[x], #-32]\n" \
+    "vmladava.s8 %[b0], q2, q1\n" \
+    "vldrb.8     q2, [%[x], #-16]\n" \
+    "vmladava.s8 %[a1], q3, q0\n" \
+    "vmladava.s8 %[b1], q3, q1\n" \
+    "vmladava.s8 %[a2], q2, q0\n" \
+    "vmladava.s8 %[b2], q2, q1\n"
+
+/* At least one turn of a low-overhead loop. */
+#define ES_ROUNDS(times, body) { \
+        register int32_t turns __asm__("lr") = times; \
+        __asm__ volatile("dls lr, lr\n 1:\n" body "le lr, 1b\n" \
+            : [a0] "+Te"(a0), [a1] "+Te"(a1), [a2] "+Te"(a2), [b0] "+Te"(b0), [b1] "+Te"(b1), [b2] "+Te"(b2), \
+              [w] "+r"(w), [x] "+r"(x), "+r"(turns) \
+            : : "q0", "q1", "q2", "q3", "memory"); \
+    }
+
 /* acc[3 n + r] = bias[n] + sum over k of w_n[k] * x_r[k], as es_dot has it, of a narrow tile.
  *
  * Eleven instructions a round of 96 products: VLD2 takes the words of two outputs apart, and sums stay in the even
@@ -15,27 +37,10 @@
 ES_INLINE void es_dot_narrow(const int8_t *w, const int8_t *x, const int32_t *bias, int32_t *acc, int quads)
 {
     int32_t a0 = bias[0], a1 = a0, a2 = a0, b0 = bias[1], b1 = b0, b2 = b0;
-    register int32_t rounds __asm__("lr") = quads >> 2;
-    if (quads >= 4)
-        __asm__ volatile(
-            "dls         lr, lr\n"
-            "1:\n"
-            "vld20.32    {q0, q1}, [%[w]]\n"
-            "vld21.32    {q0, q1}, [%[w]]!\n"
-            "vldrb.8     q2, [%[x]], #48\n"
-            "vmladava.s8 %[a0], q2, q0\n"
-            "vldrb.8     q3, [%[x], #-32]\n"
-            "vmladava.s8 %[b0], q2, q1\n"
-            "vldrb.8     q2, [%[x], #-16]\n"
-            "vmladava.s8 %[a1], q3, q0\n"
-            "vmladava.s8 %[b1], q3, q1\n"
-            "vmladava.s8 %[a2], q2, q0\n"
-            "vmladava.s8 %[b2], q2, q1\n"
-            "le          lr, 1b\n"
-            : [a0] "+Te"(a0), [a1] "+Te"(a1), [a2] "+Te"(a2), [b0] "+Te"(b0), [b1] "+Te"(b1), [b2] "+Te"(b2),
-              [w] "+r"(w), [x] "+r"(x), "+r"(rounds)
-            :
-            : "q0", "q1", "q2", "q3", "memory");
+    if (quads & 4)
+        ES_ROUNDS(quads >> 2, ES_ROUND)
+    else if (quads >= 8)
+        ES_ROUNDS(quads >> 3, ES_ROUND ES_ROUND)
     if (quads & 3) {
         const mve_pred16_t left = vctp32q((uint32_t)quads & 3);
         const uint32x4_t at = vidupq_n_u32(0, 8);
