@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .integer import Int
 from .integer_layout import pack
 
-__all__ = ["CODES", "GROUP", "encode", "pair_bytes", "smallest"]
+__all__ = ["CODES", "GROUP", "WITNESS", "encode", "pair_bytes", "smallest"]
 
 GROUP = 32
 LARGEST_MULTIPLIER = 15
@@ -93,6 +93,9 @@ def _ternary(w: Int) -> Bytes:
     fields = (_pairs(w) + 1).astype(np.uint8).reshape(-1, 4)
     return np.asarray(np.bitwise_or.reduce(fields << np.arange(0, 8, 2, dtype=np.uint8), axis=1), np.uint8)
 
+
+WITNESS = {"int8": 127, "int4": 3, "shift": 64, "ternary": 1}
+"""A weight that each code holds and none that takes fewer bytes."""
 
 CODES: dict[str, Callable[[Int], Bytes]] = {"int4": _int4, "shift": _shift, "ternary": _ternary}
 """How each code writes a matrix that it holds."""

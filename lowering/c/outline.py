@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...ir.errors import Unsupported
 from ...ir.graph import Array
-from ...ir.integer_codes import pair_bytes
+from ...ir.integer_codes import pair_bytes, smallest
 from ...ir.memory import Plan
 from ..outline import Lack, Outline, sources
 from .constants import Constants
@@ -44,8 +44,8 @@ class Tally(Constants):
         return self._counted(array.nbytes)
 
     def code(self, w: Array) -> str:
-        """That of weights which nobody has seen."""
-        return "int8"
+        """That of weights which are all alike, as `ir.passes.quantise.outline` leaves them."""
+        return smallest(w[:1])
 
     def matrix(self, w: Array, code: str, what: str, reads: int = 1, blocks: int = 1) -> str:
         """Count an int8 [N, K] weight in a code that holds it."""

@@ -1,7 +1,7 @@
 """The integer graph of a network by its shapes alone: every type in it is right, and no number means anything.
 
 What memory it takes depends on nothing else. Ranges differ from value to value, so that no two share a scale by chance;
-weights are zeros that lie nowhere. Where a runtime makes integers out of pairs, these are placed alike.
+weights are one integer that lies nowhere. Where a runtime makes integers out of pairs, these are placed alike.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from ...graph import Array, Graph, Node, Quant, Value
 from ...hollow import hollow
+from ...integer_codes import WITNESS
 from . import observers
 from .calibrate import Calibration, Statistics
 from .choose_scales import WIDE, Form, Read, ScaleChooser
@@ -88,10 +89,13 @@ class _Lowering(Lowering):
     """The same graph without fitting any weight."""
 
     def fitted(self, node: Node, scaled: Callable[[], Array], form: Form) -> Fitted:
-        """Zeros in the place of integers."""
+        """One integer in the place of all, which tells how to store them; biases are 0 where all must be."""
         outputs = len(node.input(1).array)
-        zeros = np.broadcast_to(np.int8(0), (outputs, node.input(1).type.size // outputs))
-        return Fitted(zeros, np.zeros(outputs, np.int32), np.full(outputs, SCALE), 1)
+        witness = np.int8(WITNESS[self.code(node)])
+        weights = np.broadcast_to(witness, (outputs, node.input(1).type.size // outputs))
+        bias = node.optional(2)
+        shifted = form.quant.zero_point != 0 or (bias is not None and bias.array.any())
+        return Fitted(weights, np.full(outputs, int(shifted), np.int32), np.full(outputs, SCALE), 1)
 
     def constant(self, array: Array, name: str, quant: Quant | None = None) -> Value:
         """A constant of its own: whether others will equal it, its numbers do not say here."""

@@ -1,0 +1,63 @@
+"""Costs added up part by part are those of the whole network as it is quantised, planned and packed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgesmith.ir.memory import plan
+from edgesmith.ir.passes.pipelines import INTEGER, run_pipeline
+from edgesmith.ir.passes.quantise import QuantOptions, quantise
+from edgesmith.lowering.c.constants import Constants
+from edgesmith.lowering.c.lower import emitted
+from edgesmith.nas.costs.network import PartTable, Totals
+from edgesmith.nas.costs.part import linked_bytes
+from edgesmith.nas.families import build, parts
+from edgesmith.nas.space import Space
+
+
+class Pool(Constants):
+    """Also counts tables of activations that are equal by chance of the data: no shape says so."""
+
+    coincident = 0
+
+    def add(self, array, what: str, reads: int = 1) -> str:
+        before = len(self.items)
+        name = super().add(array, what, reads)
+        if what.endswith("act_table") and len(self.items) == before:
+            self.coincident += linked_bytes(array.nbytes)
+        return name
+
+
+def whole(space: Space, genome) -> Totals:
+    """The slow road: everything a compile does before it writes C, with real numbers."""
+    graph = build(space, genome)
+    (image,) = graph.inputs
+    data = {image.name: np.random.default_rng(1).standard_normal((4, *image.shape[1:])).astype(np.float32)}
+    run_pipeline(graph, INTEGER)
+    made = quantise(graph, data, QuantOptions(stream="int8"))
+    found, pool = plan(made), Pool("k")
+    emitted(found, pool)
+    macs = sum(step.group.macs for step in found.steps)
+    constants = sum(linked_bytes(len(item.data)) for item in pool.items.values())
+    return Totals(macs, found.arena_bytes, constants + pool.coincident)
+
+
+@pytest.mark.parametrize("name", ["vit", "small"])
+def test_sums_over_parts_equal_the_whole_to_the_byte(name: str) -> None:
+    space, table, generator = Space.load(name), PartTable(), np.random.default_rng(3)
+    for _ in range(5):
+        genome = dict(space.draw(generator))
+        if "recursion" in genome:
+            genome["recursion"] = 1
+        assert table.of(parts(space.family, genome, space.settings)) == whole(space, genome)
+
+
+def test_blocks_applied_twice_are_planned_exactly_and_keep_their_weights_once() -> None:
+    space, generator = Space.load("vit"), np.random.default_rng(5)
+    genome = dict(space.draw(generator), depth=2, recursion=2, mixer=("softmax", "pool"), heads=(2, 1))
+    genome |= {"ratio": (1, 2), "primitive": ("int8", "int4")}
+    table = PartTable()
+    found, real = table.of(parts("vit", genome, space.settings)), whole(space, genome)
+    assert (found.macs, found.arena) == (real.macs, real.arena)
+    assert found.constants == pytest.approx(real.constants, rel=0.05)
