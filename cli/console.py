@@ -125,9 +125,12 @@ def cost(data: Data) -> None:
     OUT.print(f"  MACs            {found['macs']:,}")
     if found.get("instructions") is not None:
         OUT.print(f"  instructions    {found['instructions']:,} (emulated, exact)")
+    if found.get("instructions") is not None or found.get("latency_ms"):
         OUT.print(f"  latency         {band(found)}")
         if found.get("estimate"):
             cycles(found["estimate"])
+        elif found.get("latency_because"):
+            OUT.print(f"    [dim]{escape(found['latency_because'])}[/]")
     total = sum(layer["cost"] for layer in found["layers"]) or 1
     for layer in sorted(found["layers"], key=lambda layer: -layer["cost"])[:LAYERS]:
         share = f"{layer['cost'] / total:6.1%} of {found['unit']}"

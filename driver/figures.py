@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..lowering import Port
     from ..lowering.c.toolchain import Sizes
     from ..runtimes import Measurement
-    from ..targets import Target
+    from ..targets import Estimate, Target
 
 __all__ = ["check_fit", "columns", "cost", "flash", "looks", "memory", "origin", "outline", "ports", "tensors",
            "versions", "work"]  # fmt: skip
@@ -168,6 +168,16 @@ def work(graph: Graph) -> dict[str, Any]:
             if n
         ],
     }
+
+
+def forecast(graph: Graph, estimate: Estimate | None) -> dict[str, Any]:
+    """Latency by the device's model of it, for a graph in the form in which a back end writes it; {} without one."""
+    from ..ir.workload import workload
+
+    if estimate is None:
+        return {}
+    low, high = estimate.band(workload(graph))
+    return {"latency_ms": [low, high], "latency_kind": "estimated", "latency_because": estimate.because}
 
 
 def outline(graph: Graph) -> dict[str, Any]:

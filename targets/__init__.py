@@ -9,7 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Board", "Core", "Latency", "Region", "Reserve", "Target", "TargetError", "get", "names"]
+from .estimate import Estimate
+
+__all__ = ["Board", "Core", "Estimate", "Latency", "Region", "Reserve", "Target", "TargetError", "get", "names"]
 
 KINDS = ("ram", "code_ram", "flash", "external_flash")
 FOLDER = Path(__file__).parent
@@ -124,6 +126,11 @@ class Target:
     latency: Latency | None = None
     format: Mapping[str, Any] = field(default_factory=dict, hash=False)
     board: Board | None = None
+    estimates: tuple[Estimate, ...] = field(default=(), hash=False)
+
+    def estimate(self, dtype: str) -> Estimate | None:
+        """The model of its latency for an arithmetic; None where nobody has fitted one."""
+        return next((each for each in self.estimates if dtype in each.dtypes), None)
 
     def region(self, name: str) -> Region:
         """The region of that name; raises `TargetError` for an unknown one."""
@@ -199,7 +206,7 @@ def _read(path: Path) -> Target:
 
 def _target(name: str, table: Mapping[str, Any]) -> Target:
     """Build and check one target from its parsed file."""
-    known = {"title", "backend", "clock_hz", "core", "region", "reserve", "latency", "format", "board"}
+    known = {"title", "backend", "clock_hz", "core", "region", "reserve", "latency", "format", "board", "estimate"}
     if unknown := sorted(set(table) - known):
         raise TargetError(f"{name}.toml: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     try:
@@ -211,6 +218,7 @@ def _target(name: str, table: Mapping[str, Any]) -> Target:
             name, table["title"], table["backend"], table.get("clock_hz", 0), Core(**core), regions,
             Reserve(**table.get("reserve", {})), Latency(**table["latency"]) if "latency" in table else None,
             dict(table.get("format", {})), _board(table["board"]) if "board" in table else None,
+            tuple(map(Estimate.of, table.get("estimate", {}).values())),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise TargetError(f"{name}.toml: {error}") from error

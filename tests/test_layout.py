@@ -53,7 +53,7 @@ HOMES = {
     "torch": ("nas/supernet/",),
     "networkx": ("ir/",),
     "ortools": ("ir/",),
-    "scipy": ("ir/",),
+    "scipy": ("ir/", "nas/latency.py"),
     "serial": ("runtimes/board.py",),
     "pymoo": ("nas/engine/strategies.py",),
     "ray": ("nas/engine/ray.py",),
