@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +11,13 @@ import numpy as np
 from ..ir.graph import Array
 from .ladder import cosine
 
-__all__ = ["FLOAT_TOLERANCE", "PROGRAM", "Agreement", "relative_error"]
+__all__ = ["FLOAT_TOLERANCE", "PROGRAM", "Agreement", "relative_error", "rounding"]
 
 FLOAT_TOLERANCE = 1e-5
 """Two float32 programs may sum in different orders: this share of the largest output, 80 units in its last place."""
+
+ROUNDING = 4
+"""Float32 in another order, with another exponential: this many times the error of one order."""
 
 Outputs = Mapping[str, Array]
 
@@ -60,3 +63,9 @@ def relative_error(single: Outputs, double: Outputs) -> float:
     """Largest error of any output, as a share of that output's largest element."""
     spans = {name: float(np.abs(exact).max(initial=0.0)) or 1.0 for name, exact in double.items()}
     return max(float(np.abs(single[name] - double[name]).max(initial=0.0)) / span for name, span in spans.items())
+
+
+def rounding(pairs: Iterable[tuple[Outputs, Outputs]], least: float) -> Agreement:
+    """The bound on a float32 program, from what the reference gives for samples in single and in double precision."""
+    errors = (relative_error(single, double) for single, double in pairs)
+    return Agreement(error=max(least, ROUNDING * max(errors)))

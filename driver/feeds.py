@@ -144,13 +144,15 @@ def kinds(value: Value) -> int:
 
 
 def check_batch(graph: Graph) -> None:
-    """Refuse inputs whose first axis is not one sample.
+    """Refuse a model that takes several samples: one input with a single sample says that all have one.
+
+    What the others' first axis counts then, such as layers of a recurrent state, is no samples.
 
     Raises:
-        ModelError: Names them.
+        ModelError: Names the inputs.
     """
     many = [value for value in graph.inputs if value.shape[:1] != (1,)]
-    if many:
+    if many and len(many) == len(graph.inputs):
         why = ", ".join(f"'{value.name}' is {value.shape}" for value in many)
         do = "export it with batch 1, or with a symbolic batch axis"
         raise ModelError("the model takes more than one sample at a time", where=[v.name for v in many], why=why, do=do)

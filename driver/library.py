@@ -13,7 +13,7 @@ import numpy as np
 
 from ..ir.errors import BudgetError, InternalError, UsageError
 from . import figures
-from .agreement import PROGRAM
+from .agreement import FLOAT_TOLERANCE, PROGRAM, rounding
 from .execution import quantised, real, runner, save_vectors
 from .feeds import check_batch
 from .front import REFERENCE_SAMPLES, Front
@@ -186,6 +186,10 @@ class Library(Front):
         self.wanted = [self.vector.outputs, *(run(self.lowered, feeds) for feeds in self.stored[1:])]
         rung = f"integer reference, {self.stream} stream" if self.choices.dtype == "int8" else "float32 reference"
         self.ladder.climb(rung, [real(each, self.gives) for each in self.wanted])
+        self.agreement = PROGRAM
+        if self.choices.dtype == "float32":
+            exact = [run(self.lowered, feeds, "float64") for feeds in self.stored]
+            self.agreement = rounding(zip(self.wanted, exact, strict=True), FLOAT_TOLERANCE)
 
     def _layouts(self) -> dict[str, tuple[int, ...]]:
         """The axes of the model's own inputs and outputs in the order in which the program has them."""
@@ -231,6 +235,7 @@ class Library(Front):
             "model": {**self.origin, "inputs": [each.json() for each in self.inputs]},
             "dtype": self.choices.dtype,
             "stream": self.stream,
+            "agreement": self.agreement.json(),
             "calibration": {"source": "noise" if self.noise else "data", "samples": len(self.data)},
             "columns": figures.columns(memory, flash),
             "memory": memory,
@@ -299,7 +304,7 @@ class Library(Front):
         from ..runtimes import divergence, series
 
         pairs = list(zip(outputs, self.wanted, strict=False))
-        equal = sum(PROGRAM.holds(one, other) for one, other in pairs)
+        equal = sum(self.agreement.holds(one, other) for one, other in pairs)
         bits = equal == len(pairs) if self.choices.dtype == "int8" else None
         self.ladder.climb(rung, [real(each, self.gives) for each in outputs], bits)
         if equal < len(pairs):

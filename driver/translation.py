@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import InternalError, MachineError, ModelError
 from . import culprits, figures
-from .agreement import Agreement, relative_error
+from .agreement import Agreement, rounding
 from .execution import quantised, real, save_vectors
 from .front import REFERENCE_SAMPLES, Front
 from .ladder import Ladder, Rung
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Translation"]
 
-ROUNDING, LEAST_TOLERANCE = 4, 1e-4
-"""Float32 in another order, with another exponential: this many times the error of one order, and never below this."""
+LEAST_TOLERANCE = 1e-4
+"""Runtimes have exponentials of their own."""
 
 BOUNDS = {"float16": 0.999, "dynamic": 0.95, "int8": 0.99}
 """Least cosine with the reference of an output computed in other numbers. That reference already rounds to int8 where
@@ -52,6 +52,7 @@ class Translation(Front):
         if missing := self.backend.why_not():
             raise MachineError(f"the {self.backend.name} back end lacks a package", do=missing)
         self.simplify(self.backend.passes(self.choices.dtype))
+        self.forecast = figures.forecast(self.graph, self.device.estimate(self.choices.dtype))
         self.quantise()
         with artifact.staging(place) as folder:
             file = folder / self.backend.file
@@ -135,7 +136,7 @@ class Translation(Front):
         """What may differ in the arithmetic asked for."""
         if self.choices.dtype != "float32":
             return Agreement(cosine=BOUNDS[self.choices.dtype])
-        return Agreement(error=max(LEAST_TOLERANCE, ROUNDING * relative_error(single, double())))
+        return rounding([(single, double())], LEAST_TOLERANCE)
 
     def _verify(self, file: Path, written: Written) -> None:
         """Run the file; it must give what the reference gives, or else the operation at fault is looked for."""
@@ -185,7 +186,7 @@ class Translation(Front):
             "calibration": {"source": "noise" if self.noise else "data", "samples": len(self.data)},
             "file": {"name": file.name, "bytes": sum(sizes), "operators": dict(written.operators)},
             "agreement": self.agreement.json(),
-            "cost": figures.work(self.graph),
+            "cost": {**figures.work(self.graph), **self.forecast},
             "verification": [*(each.json() for each in self.rungs_before), *self.ladder.json()],
             "notes": [*self.said, *written.notes, *self._poor()],
             "details": {"kept": self.kept, **written.details} if self.kept else dict(written.details),

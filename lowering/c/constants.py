@@ -17,7 +17,10 @@ from ...ir.integer_codes import encode, smallest
 from ...ir.integer_layout import pack_pairs
 from .text import comment
 
-C_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "float32": "float", "uint8": "uint8_t"}
+C_TYPES = {
+    "bool": "uint8_t", "int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "int64": "int64_t", "float32": "float",
+    "uint8": "uint8_t",
+}  # fmt: skip
 LINE = 48
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from ....ir.errors import Unsupported
 from ....ir.graph import Array, Node, Value
 from ....ir.op import Op
-from ....ir.ops import activation, elementwise, norm
+from ....ir.ops import activation, elementwise, logic, norm
 from ..call import Call
+from ..constants import C_TYPES
 from .layout import strides_of
 
 GELU = {"none": "es_geluf({x})", "sigmoid": "{x} * es_sigmoidf(1.702f * {x})", "tanh": "es_gelu_tanhf({x})"}
@@ -36,6 +37,8 @@ UNARY: dict[type[Op], Callable[..., str]] = {
 BINARY: dict[type[Op], str] = {
     elementwise.Add: "{a} + {b}",
     elementwise.Div: "{a} / {b}",
+    logic.Equal: "{a} == {b}",
+    logic.Less: "{a} < {b}",
     elementwise.Maximum: "ES_MAX({a}, {b})",
     elementwise.Minimum: "ES_MIN({a}, {b})",
     elementwise.Mul: "{a} * {b}",
@@ -125,6 +128,25 @@ def binary(call: Call) -> None:
     call.body = loops(node.output.shape, expression, operands, call.value("out", node.output))
 
 
+def where(call: Call) -> None:
+    """One of two operands, as truth values choose."""
+    (node,) = call.group.nodes
+    values = {name: node.input(i) for i, name in enumerate("cab")}
+    operands = {name: (operand(call, name, value), value.shape) for name, value in values.items()}
+    call.body = loops(node.output.shape, "{c} ? {a} : {b}", operands, call.value("out", node.output))
+
+
+def cast(call: Call) -> None:
+    """Another element type; C leaves open what becomes of real numbers that integers do not hold."""
+    (node,) = call.group.nodes
+    x, out = node.input(0), node.output
+    if x.dtype == "float32" and out.dtype not in ("float32", "bool"):
+        raise Unsupported(f"c: Cast of float32 to {out.dtype}", where=node.sources, do="keep the numbers real")
+    expression = "{x} != 0" if out.dtype == "bool" else f"({C_TYPES[out.dtype]}){{x}}"
+    read = {"x": (operand(call, "x", x), (x.type.size,))}
+    call.body = loops((x.type.size,), expression, read, call.value("out", out))
+
+
 def affine(call: Call) -> None:
     """A factor and a term per channel."""
     (node,) = call.group.nodes
@@ -158,5 +180,5 @@ def scale(call: Call, node: Node, axis: int, a: str, c: str) -> None:
 OPS = {
     **{op.__name__: unary for op in UNARY},
     **{op.__name__: binary for op in BINARY},
-    "Affine": affine, "BatchNorm": frozen, "RepNorm": frozen,
+    "Affine": affine, "BatchNorm": frozen, "Cast": cast, "RepNorm": frozen, "Where": where,
 }  # fmt: skip

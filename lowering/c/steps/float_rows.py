@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ....ir.op import Op
 from ....ir.ops.activation import Softmax
 from ....ir.ops.attention import Attention
 from ....ir.ops.norm import LayerNorm, RMSNorm
+from ....ir.ops.number import ReduceMin
 from ....ir.ops.pool import Mean, ReduceMax, Sum
 from ..call import Call
 from ..text import render
@@ -115,11 +117,18 @@ def attention(call: Call) -> None:
     )  # fmt: skip
 
 
+EXTREMES: dict[type[Op], tuple[str, str]] = {
+    ReduceMax: ("-__builtin_inff()", "ES_MAX(total, {element})"),
+    ReduceMin: ("__builtin_inff()", "ES_MIN(total, {element})"),
+}
+"""Where a reduction starts, and its next total; others are sums."""
+
+
 def reduce(call: Call) -> None:
-    """Sum, mean or greatest element over some axes."""
+    """Sum, mean or an extreme over some axes."""
     (node,) = call.group.nodes
     op, x = node.op, node.input(0)
-    assert isinstance(op, Mean | Sum | ReduceMax)
+    assert isinstance(op, Mean | Sum | ReduceMax | ReduceMin)
     gone = {axis % len(x.shape) for axis in op.axes}
     kept = [axis for axis, size in enumerate(x.shape) if axis not in gone and size > 1]
     over = [axis for axis in sorted(gone) if x.shape[axis] > 1]
@@ -128,17 +137,16 @@ def reduce(call: Call) -> None:
     source, out = operand(call, "x", x), call.value("out", node.output)
     element = f"{source}[" + (" + ".join(f"i{axis} * {by[axis]}" for axis in [*kept, *over]) or "0") + "]"
     place = " + ".join(f"i{axis} * {step}" for axis, step in zip(kept, out_by, strict=True)) or "0"
-    greatest = isinstance(op, ReduceMax)
+    start, step = EXTREMES.get(type(op), ("0.0f", "total + {element}"))
     count = x.type.size // max(1, node.output.type.size)
     call.body = render(
         REDUCTION, kept=[(axis, x.shape[axis]) for axis in kept], over=[(axis, x.shape[axis]) for axis in over],
-        start="-__builtin_inff()" if greatest else "0.0f", place=place,
-        step=f"total = ES_MAX(total, {element})" if greatest else f"total += {element}",
+        start=start, place=place, step=f"total = {step.format(element=element)}",
         out=out, share=f" / {literal(count)}" if isinstance(op, Mean) else "",
     )  # fmt: skip
 
 
 OPS = {
     "Attention": attention, "LayerNorm": normal, "Linear": linear, "MatMul": product, "Mean": reduce, "RMSNorm": normal,
-    "ReduceMax": reduce, "Softmax": softmax, "Sum": reduce,
+    "ReduceMax": reduce, "ReduceMin": reduce, "Softmax": softmax, "Sum": reduce,
 }  # fmt: skip

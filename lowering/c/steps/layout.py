@@ -75,12 +75,13 @@ def expand(call: Call) -> None:
 
 
 def gather(call: Call) -> None:
-    """Slices along one axis that constant indices name."""
+    """Slices along one axis that indices name."""
     (node,) = call.group.nodes
     assert isinstance(node.op, Gather)
     x, indices = node.input(0), node.input(1)
     if not indices.is_constant:
-        raise Unsupported("c: Gather by indices computed at run time", where=node.sources, do="use constant indices")
+        _look_up(call, node)
+        return
     axis = node.op.axis % len(x.shape)
     chosen = indices.array.reshape(-1) % x.shape[axis]
     outer, inner = int(np.prod(x.shape[:axis], dtype=np.int64)), int(np.prod(x.shape[axis + 1 :], dtype=np.int64))
@@ -94,6 +95,24 @@ def gather(call: Call) -> None:
         f"            for (int i = 0; i < {inner}; i++)\n"
         f"                {out}[(o * {len(chosen)} + j) * {inner} + i] = "
         f"{source}[(o * {x.shape[axis]} + {table}[j]) * {inner} + i];\n"
+    )
+
+
+def _look_up(call: Call, node: Node) -> None:
+    """Slices whose numbers are computed; negative ones count from the end, and beyond the ends lies the outermost."""
+    x, indices = node.input(0), node.input(1)
+    axis = node.op.attributes()["axis"] % len(x.shape)
+    size, count = x.shape[axis], indices.type.size
+    outer, inner = int(np.prod(x.shape[:axis], dtype=np.int64)), int(np.prod(x.shape[axis + 1 :], dtype=np.int64))
+    source = call.array("x", x) if x.is_constant else call.value("x", x)
+    numbers, out = call.value("indices", indices), call.value("out", node.output)
+    call.body = (
+        f"    for (int j = 0; j < {count}; j++)\n    {{\n"
+        f"        {C_TYPES[indices.dtype]} at = {numbers}[j] < 0 ? {numbers}[j] + {size} : {numbers}[j];\n"
+        f"        at = at < 0 ? 0 : ES_MIN(at, {size - 1});\n"
+        f"        for (int o = 0; o < {outer}; o++)\n            for (int i = 0; i < {inner}; i++)\n"
+        f"                {out}[(o * {count} + j) * {inner} + i] = {source}[(o * {size} + (int)at) * {inner} + i];\n"
+        "    }\n"
     )
 
 
