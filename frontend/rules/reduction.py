@@ -52,12 +52,14 @@ def _reduced(x: Value, axes: Axes, keep: bool) -> list[int]:
 
 
 def _single(op: type[pool._Reduce], neutral: Callable[[str], float] | None = None) -> Reduction:
-    """One op; the extreme of nothing is what any number beats."""
+    """One op; the extreme of nothing is what any number beats, and without a neutral number it is refused."""
 
     def reduced(call: Call, x: Value, axes: Axes, keep: bool) -> Value:
         if not axes:
             return x
-        if neutral and 0 in (x.shape[axis] for axis in axes):
+        empty = 0 in (x.shape[axis] for axis in axes)
+        call.demand(not empty or neutral is not None, f"there is nothing to reduce in {x.shape}")
+        if neutral and empty:
             nothing = np.full(_reduced(x, axes, keep), neutral(x.dtype), x.dtype)
             return call.graph.constant(nothing, f"{call.name}.nothing")
         result: Value = call.add(op(axes, keep), x)
@@ -82,7 +84,7 @@ REDUCTIONS: dict[str, Reduction] = {
     "ReduceMax": _single(pool.ReduceMax, _lowest),
     "ReduceMean": _single(pool.Mean),
     "ReduceMin": _single(number.ReduceMin, _highest),
-    "ReduceProd": _single(number.Prod),
+    "ReduceProd": _single(number.Prod, lambda dtype: 1),
     "ReduceSum": _sum,
     "ReduceSumSquare": _squares,
 }
