@@ -10,6 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
+from .families import build
+from .space import Genome, Space
+
+SPACE = "mcuformer"
+"""The same space with all its genes, as a file of `nas/spaces`."""
+
+RELATIVE = 4 * 30 * 64
+"""Numbers in a block that `SPACE` leaves out: relative positions of rows and columns, for keys and for values."""
+
 IMAGE = 240
 """Pixels along each side of the input."""
 
@@ -44,6 +53,14 @@ def published_tokens(patch: int) -> float:
 def tokens(patch: int) -> int:
     """Tokens that such a network really has: the image is padded to whole patches."""
     return (-(-IMAGE // patch)) ** 2
+
+
+def parameters(genome: Genome) -> int:
+    """Trained numbers of a network as released: with relative positions, no factors multiplied out."""
+    graph = build(Space.load(SPACE), genome)
+    depth = genome["depth"]
+    assert isinstance(depth, int)
+    return sum(value.array.size for value in graph.constants) + depth * RELATIVE
 
 
 @dataclass(frozen=True)
