@@ -129,6 +129,12 @@ def a_norm_read_whole_is_repeated_for_one_token_of_many(net, bias):
     return net.output(net.linear(net.add(Slice((0,), (1,), (1,), (1,)), normed, name="token"), 3, bias, "query"))
 
 
+@refuses(NarrowTokens(), "the readers of 'sum' select nearly all of it")
+def patches_without_the_class_token(net):
+    x = net.add(Add(), net.linear(net.input(1, 17, 6), 4), net.normal(17, 4, name="pos"), name="sum")
+    return net.output(net.add(Slice((1,), (17,), (1,), (1,)), x, name="patches"))
+
+
 @refuses(NarrowTokens(), "'pool' (Mean) needs all of them")
 def channels_of_a_mean(net):
     return net.output(token(net, net.add(Mean((1,)), net.input(1, 5, 6), name="pool"), 0))

@@ -238,7 +238,7 @@ def parts(genome: Genome, settings: Mapping[str, Choice]) -> Parts:
     repeated: list[Parts] = [block if times == 1 else (("", Chain(block * times)),) for block in blocks]
     *first, last = repeated
     head = ("head", Head(norm, int(given["classes"]), stem.token, edges))
-    # A class token that nobody reads in the end is a row less to compute in the last block.
+    # A class token that nobody reads in the end may be a row less to compute in the last block.
     end: Parts = (("", Chain((*last, head))),) if stem.token else (*last, head)
     return (("stem", stem), *(part for block in first for part in block), *end)
 

@@ -23,6 +23,10 @@ from .absorb import is_public, renewed
 FEW = 8
 """A norm that is also read as a whole is repeated for a selection of at most one in so many rows."""
 
+SPARED = 8
+"""A selection moves up only if it spares at least one in so many rows: fewer are computed sooner than cut out of each
+operand, and a copy of queries stands between layers that would run row by row together."""
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -88,6 +92,8 @@ def _narrow(match: Match) -> Value:
     wanted = union(readers, value.shape[axis])
     if len(wanted) in (0, value.shape[axis]):
         raise Miss(f"together the readers of '{value.name}' select all of it")
+    if (value.shape[axis] - len(wanted)) * SPARED < value.shape[axis]:
+        raise Miss(f"together the readers of '{value.name}' select nearly all of it")
     narrow = _push(graph, value, axis, wanted)
     for reader in readers:
         if reader.node is not match.root:
@@ -173,9 +179,9 @@ class NarrowTokens(Pass):
         Add(x, Linear(h)) -> token 0                becomes    Add(token 0 of x, Linear(token 0 of h))
 
     Legal when all readers of the value are selections along one axis; the value is then computed for the union of what
-    they read. It stops where the value is also read as a whole (the keys and values of attention need every token), so
-    no row is computed twice; but for a norm, which costs next to nothing for one row, while its whole output would have
-    to lie in memory for the selection to read.
+    they read, if that spares enough. It stops where the value is also read as a whole (the keys and values of attention
+    need every token), so no row is computed twice; but for a norm, which costs next to nothing for one row, while its
+    whole output would have to lie in memory for the selection to read.
     """
 
     rules: ClassVar[tuple[Rule, ...]] = (
