@@ -18,7 +18,7 @@ from .feeds import Source, inputs_of, read, samples
 
 if TYPE_CHECKING:
     from ..ir.graph import Array
-    from ..nas.problem import Problem
+    from ..nas.problem import Budgets, Problem
     from ..targets import Target
 
 __all__ = ["LABELS", "SUPERNET", "Inquiry", "architecture", "compression"]
@@ -96,7 +96,7 @@ def compression(
 
 def architecture(
     space: str | Path, device: Target, data: str | PathLike[str], out: Path, steps: int, tuning: int, seed: int,
-    say: Callable[[str], None],
+    limits: Budgets, say: Callable[[str], None],
 ) -> Inquiry:  # fmt: skip
     """The question which network of a space is best; trains the weights that all of them share.
 
@@ -108,6 +108,7 @@ def architecture(
         steps: Batches to train the shared weights.
         tuning: Batches to train each network of the front on from them.
         seed: Of all training; how the data is split does not depend on it.
+        limits: Networks over these are told so without their code being built.
         say: Called with the name of the stage.
 
     Raises:
@@ -135,7 +136,7 @@ def architecture(
     measure = f"accuracy on {len(parts.validation)} validation samples with shared weights"
     options = {"stream": "int8"} if device.backend == "c" else {}
     pixels = parts.train.first(RANGED).images.astype(np.float32) / 255
-    problem = Architecture(judge.space, device, judge, (pixels - parts.mean) / parts.std)
+    problem = Architecture(judge.space, device, judge, (pixels - parts.mean) / parts.std, limits=limits)
     typical, test = parts.train.first(CALIBRATED).images, (parts.test.images, parts.test.labels)
     return Inquiry(wide.name, problem, about, measure, typical, options, test)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,9 @@ def design(
     """
     say = progress or (lambda stage: None)
     _check_folder(Path(out))
-    inquiry = questions.architecture(space, find_target(target), data, Path(out), steps, tuning, seed, say)
+    device = find_target(target)
+    limits = _budgets(device, options.get("ram"), options.get("flash"), options.get("macs"))
+    inquiry = questions.architecture(space, device, data, Path(out), steps, tuning, seed, limits, say)
     return conduct(inquiry, target, Path(out), seed=seed, progress=progress, **options)
 
 
@@ -124,7 +127,6 @@ def conduct(
         progress: Called with the name of each stage.
     """
     from ..nas.engine.search import Plan, search
-    from ..nas.problem import Budgets
     from .finalists import publish
 
     say = progress or (lambda stage: None)
@@ -132,7 +134,7 @@ def conduct(
     _check_folder(out)
     if address and engine != "ray":
         raise UsageError("an address is that of a Ray cluster", do="add --engine ray")
-    budgets = Budgets(macs, device.flash_budget if flash is None else flash, budget(device, ram), None, ms)
+    budgets = replace(_budgets(device, ram, flash, macs), latency=ms)
     plan = Plan(budgets, tuple(axes) or AXES.get(device.backend, AXES[""]), seed, generations, population, method)
     about = {**_identity(device), **inquiry.about}
     say("search")
@@ -143,6 +145,13 @@ def conduct(
     if not result.front:
         raise _unmet(result, budgets)
     return publish(inquiry, target, plan, result, out, finalists, check, say)
+
+
+def _budgets(device: Target, ram: int | None, flash: int | None, macs: int | None) -> Budgets:
+    """What a network may take of a device: what was said, or what it has."""
+    from ..nas.problem import Budgets
+
+    return Budgets(macs, device.flash_budget if flash is None else flash, budget(device, ram))
 
 
 @contextmanager

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 from ..ir.graph import Array
 from ..targets import Target
 from . import phone
-from .compress.price import Price
-from .families import build
-from .problem import Costs
+from .compress.price import STACK, Price
+from .costs.network import PartTable
+from .families import build, parts
+from .problem import Budgets, Costs
 from .space import Genome, Space
 from .supernet.ends import largest, smallest
 
@@ -41,6 +42,7 @@ class Architecture:
         judge: Trained on the data.
         samples: A few inputs as the networks take them, float32 [samples, channels, height, width].
         stream: "int8" or "int16", of the tokens between blocks; a compile of the result takes the same option.
+        limits: Networks that are over these without their code are not linked to learn how large it is.
     """
 
     space: Space
@@ -48,6 +50,7 @@ class Architecture:
     judge: Judge
     samples: Array
     stream: str = "int8"
+    limits: Budgets = field(default_factory=Budgets)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: workers make of them what they need."""
@@ -58,11 +61,22 @@ class Architecture:
         return [smallest(self.space), largest(self.space)]
 
     def costs(self, genome: Genome) -> Costs:
-        """What it takes; see `Price` for targets of the C back end, `phone` for others."""
-        graph = build(self.space, genome)
+        """What it takes; see `Price` for targets of the C back end, `phone` for others.
+
+        A network that is over a limit by its parts alone is told with `flash` that lacks its code.
+        """
         if self.target.backend == "c":
+            least = self.least(genome)
+            if self.limits.excess(least):
+                return least
+            graph = build(self.space, genome)
             return self._price(graph.inputs[0].name).of(graph)
-        return phone.costs(graph, self.target)
+        return phone.costs(build(self.space, genome), self.target)
+
+    def least(self, genome: Genome) -> Costs:
+        """What it takes on a target of the C back end, without its code; quick, as each part is judged once."""
+        total = self._parts.of(parts(self.space.family, genome, self.space.settings))
+        return Costs(total.macs, total.constants, total.arena + STACK)
 
     def quality(self, genome: Genome) -> float:
         """What the judge says."""
@@ -75,6 +89,10 @@ class Architecture:
     def _price(self, name: str) -> Price:
         """The one that knows every function that was linked so far."""
         return self._prices.setdefault(name, Price(self.target, {name: self.samples}, self.stream))
+
+    @cached_property
+    def _parts(self) -> PartTable:
+        return PartTable(self.stream)
 
     @cached_property
     def _prices(self) -> dict[str, Price]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from edgesmith import targets
 from edgesmith.ir.memory import plan
 from edgesmith.ir.passes.pipelines import INTEGER, run_pipeline
 from edgesmith.ir.passes.quantise import QuantOptions, quantise
 from edgesmith.lowering.c.constants import Constants
 from edgesmith.lowering.c.lower import emitted
+from edgesmith.nas.architecture import Architecture
 from edgesmith.nas.costs.network import PartTable, Totals
 from edgesmith.nas.costs.part import linked_bytes
 from edgesmith.nas.families import build, parts
+from edgesmith.nas.problem import Budgets
 from edgesmith.nas.space import Space
 
 
@@ -61,3 +66,19 @@ def test_blocks_applied_twice_are_planned_exactly_and_keep_their_weights_once() 
     found, real = table.of(parts("vit", genome, space.settings)), whole(space, genome)
     assert (found.macs, found.arena) == (real.macs, real.arena)
     assert found.constants == pytest.approx(real.constants, rel=0.05)
+
+
+@pytest.mark.compiler
+def test_networks_over_a_limit_are_told_so_without_their_code_and_others_as_ever() -> None:
+    """What a limit spares is work: whoever meets it costs what it costs without."""
+    space, device = Space.load("small"), targets.get("stm32f411")
+    side = int(space.settings["image"])
+    pixels = np.random.default_rng(0).standard_normal((2, int(space.settings["channels"]), side, side))
+    free = Architecture(space, device, None, pixels.astype(np.float32))  # type: ignore[arg-type]
+    genome = free.starts()[0]
+    whole, least = free.costs(genome), free.least(genome)
+    assert whole.flash is not None and least.flash is not None and whole.flash > least.flash
+    assert (least.macs, least.ram) == (whole.macs, whole.ram)
+    assert replace(free, limits=Budgets(flash=least.flash)).costs(genome) == whole
+    tight = replace(free, limits=Budgets(flash=least.flash - 1))
+    assert tight.costs(genome) == least and tight.limits.excess(least)
