@@ -132,6 +132,7 @@ def attended(call: Call, q: Value, k: Value, v: Value, mask: Mask, scale: float)
     scores = mul(call, call.add(MatMul(), q, turn(call, k, (0, 1, 3, 2))), scale)
     stages = [scores]
     cap = call.attr("softcap", 0.0)
+    call.demand(cap >= 0, f"scores capped at {cap}")  # by ONNX's function it is the cap turned round, elsewhere none
     if cap:
         scores = mul(call, call.add(Tanh(), div(call, scores, cap)), cap)
     stages.append(scores)

@@ -95,7 +95,8 @@ def gather(call: Call) -> Result:
 
 
 def _inside(call: Call, indices: Value, sizes: int | Array) -> None:
-    """Refuse known indices that are outside the sizes of their axes."""
+    """Refuse indices that are no integers, and known ones outside the sizes of their axes."""
+    call.demand(np.dtype(indices.dtype).kind in "iu", f"indices of type {indices.dtype}")
     if indices.data is not None:
         inside = bool(np.all((indices.data >= -sizes) & (indices.data < sizes)))
         call.demand(inside, f"an index is outside an axis of {sizes}")
