@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import edgesmith
-from edgesmith.cli import console
+from edgesmith.cli import console, terminal
 from edgesmith.driver import feeds
 from edgesmith.runtimes import ort
 
@@ -31,7 +31,7 @@ def float_scores(model: Path, images: np.ndarray) -> np.ndarray:
 
 def say(artifact: edgesmith.Artifact, outcome: Any, float_right: float, right: float) -> None:
     """Print the comparison."""
-    memory, flash, size = artifact.memory, artifact.flash, console.size
+    memory, flash, size = artifact.memory, artifact.flash, terminal.size
     low, high = outcome.measurement.latency_ms
     (reference,) = (rung for rung in artifact.verification if rung["rung"].startswith("integer reference"))
     lines = [
