@@ -10,6 +10,7 @@ from ...ir.graph import Value
 from ...ir.op import Op
 from ...ir.ops import activation as ops
 from ...ir.ops import number
+from ...ir.ops.elementwise import broadcast
 from ...ir.ops.search import ArgMax
 from ..call import Call, Result, rule
 from .terms import add, cast, choose, div, equal, greatest, joined, least, less, mul, shifted_exp, sub, total, view
@@ -144,6 +145,7 @@ def prelu(call: Call) -> Result:
     x, slope = call.x, call[1]
     if call.opset < 7 and len(slope.shape) == 1 and len(x.shape) > 1:  # it was one number per channel
         slope = view(call, slope, (slope.shape[0], *(1,) * (len(x.shape) - 2)))
+    call.demand(broadcast(x.shape, slope.shape) == x.shape, f"slopes {slope.shape} of operands {x.shape}")
     if slope.data is not None and slope.data.size and np.all(slope.data == slope.data.flat[0]):
         result: Value = call.add(ops.LeakyRelu(float(slope.data.flat[0])), x)
         return result
