@@ -91,6 +91,7 @@ def group_norm(call: Call) -> Result:
     """Scale and bias per channel; before opset 21 per group."""
     x, groups = call.x, call.attr("num_groups")
     scale, bias = call[1], call[2]
+    call.demand(groups > 0, f"{groups} groups")
     if call.opset < 21:
         scale, bias = (_per_channel(call, v, x.shape[1] // groups) for v in (scale, bias))
     result: Value = call.add(GroupNorm(groups, call.attr("epsilon", 1e-5)), x, scale, bias)

@@ -137,7 +137,8 @@ class GroupNorm(Op):
 
     def infer(self, x: Type, g: Type | None = None, b: Type | None = None) -> Type:
         """The type of x."""
-        require(x.rank >= 3 and x.shape[1] % self.groups == 0, f"{x.shape} does not divide into {self.groups} groups")
+        fits = x.rank >= 3 and self.groups > 0 and x.shape[1] % self.groups == 0
+        require(fits, f"{x.shape} does not divide into {self.groups} groups")
         _vectors(x.shape[1], g, b)
         return Type(x.dtype, x.shape)
 
