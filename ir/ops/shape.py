@@ -148,7 +148,8 @@ class Split(Op):
     def infer(self, x: Type) -> tuple[Type, ...]:
         """One type per piece."""
         axis = self.axis % x.rank
-        require(sum(self.sizes) == x.shape[axis], f"pieces {self.sizes} do not add up to {x.shape[axis]}")
+        fit = min(self.sizes, default=0) >= 0 and sum(self.sizes) == x.shape[axis]
+        require(fit, f"pieces {self.sizes} do not add up to {x.shape[axis]}")
         return tuple(moved(x, (*x.shape[:axis], n, *x.shape[axis + 1 :])) for n in self.sizes)
 
     def reference(self, x: Array) -> tuple[Array, ...]:
