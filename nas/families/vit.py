@@ -26,7 +26,7 @@ from ..space import Choice, Genome
 from . import Chain, Part, Parts
 from .net import Net
 
-__all__ = ["MIXERS", "Ffn", "Head", "Mixer", "Stem", "parts"]
+__all__ = ["MIXERS", "Ffn", "Head", "Mixer", "Stem", "image_of", "parts", "tokens_of"]
 
 MIXERS = ("softmax", "linear", "pool", "none")
 DEFAULTS: dict[str, Choice] = {
@@ -88,16 +88,16 @@ class Stem:
         for step in range(halvings):
             width = max(8, self.width >> halvings - 1 - step)
             x = net.relu(net.conv_norm(x, width, f"{step}", 3, 2), f"{step}.act")
-        return _tokens(net, x, "tokens")
+        return tokens_of(net, x, "tokens")
 
 
-def _tokens(net: Net, x: Value, name: str) -> Value:
+def tokens_of(net: Net, x: Value, name: str) -> Value:
     """[1, C, H, W] -> [1, H*W, C]."""
     flat = net.add(Reshape((1, x.shape[1], x.shape[2] * x.shape[3])), x, name=f"{name}.flat")
     return net.add(Transpose((0, 2, 1)), flat, name=name)
 
 
-def _image(net: Net, x: Value, name: str) -> Value:
+def image_of(net: Net, x: Value, name: str) -> Value:
     """[1, N, C] -> [1, C, side, side]."""
     turned = net.add(Transpose((0, 2, 1)), x, name=f"{name}.turned")
     side = isqrt(x.shape[1])
@@ -186,8 +186,8 @@ class Mixer(_Block):
         flat = net.add(Reshape(v.shape), net.add(Transpose((0, 2, 1, 3)), mixed, name="gathered"), name="flat")
         weight = net.parameter("near.weight", (self.inner, 1, WINDOW, WINDOW), 0.2)
         pad = WINDOW // 2
-        near = net.add(Conv(pads=(pad,) * 4, groups=self.inner), _image(net, v, "grid"), weight, name="near")
-        return self.linear(net, net.plus(flat, _tokens(net, near, "near.tokens"), "both"), self.width, "proj")
+        near = net.add(Conv(pads=(pad,) * 4, groups=self.inner), image_of(net, v, "grid"), weight, name="near")
+        return self.linear(net, net.plus(flat, tokens_of(net, near, "near.tokens"), "both"), self.width, "proj")
 
     def _heads(self, net: Net, x: Value, name: str) -> Value:
         """[1, N, H*d] -> [1, H, N, d]."""
@@ -195,9 +195,9 @@ class Mixer(_Block):
         return net.add(Transpose((0, 2, 1, 3)), cut, name=name)
 
     def _pool(self, net: Net, x: Value) -> Value:
-        grid = _image(net, x, "grid")
+        grid = image_of(net, x, "grid")
         pooled = net.add(AveragePool((3, 3), (1, 1), (1, 1, 1, 1)), grid, name="pool")
-        return net.add(Sub(), _tokens(net, pooled, "pooled"), x, name="rest")
+        return net.add(Sub(), tokens_of(net, pooled, "pooled"), x, name="rest")
 
 
 @dataclass(frozen=True)
