@@ -19,7 +19,7 @@ LAYERS, PRODUCTS, OTHER = "linear layers", "attention products", "loops and call
 
 HEADERS = {
     "attention": PRODUCTS, "codes": LAYERS, "conv": "convolutions", "core": "", "depthwise": "convolutions",
-    "dot": LAYERS, "elementwise": "elementwise", "float": LAYERS, "float_image": "convolutions",
+    "dot": LAYERS, "elementwise": "elementwise", "float": LAYERS, "float_image": "convolutions", "narrow": "",
     "float_math": "activations", "matmul": LAYERS, "memory": "data movement", "norm": "norms",
     "pack": "data movement", "pool": "pooling", "resize": "resizing", "softmax": "softmax", "table": "activations",
     "tile": "data movement",
