@@ -30,6 +30,17 @@ V1 = {
 }
 """Widths, depths, blocks with attention, parameters of the released networks, and published products."""
 
+V2 = {
+    "s0": ((32, 48, 96, 176), (2, 2, 6, 4), 2, 3_600_256, 0.41e9),
+    "s1": ((32, 48, 120, 224), (3, 3, 9, 6), 2, 6_185_560, 0.67e9),
+    "s2": ((32, 64, 144, 288), (4, 4, 12, 8), 4, 12_710_112, 1.27e9),
+    "l": ((40, 80, 192, 384), (5, 5, 15, 10), 6, 26_322_288, 2.59e9),
+}
+"""The same; attention is in as many blocks of stage 4 as of stage 3."""
+
+LEAN = {"s0": ((1, 4), (1, 3)), "s1": ((2, 6), (2, 4)), "s2": ((2, 8), (2, 6)), "l": ((4, 11), (3, 7))}
+"""Blocks of stages 3 and 4 whose expansion is 3 instead of 4: from, to."""
+
 STATISTICS = ("bn.weight", "bn.running_mean", "bn.running_var")
 """What is folded into a convolution; its shift becomes the bias."""
 
@@ -52,9 +63,16 @@ def v1(widths: tuple[int, ...], depths: tuple[int, ...], attention: int) -> Geno
     return stages(widths, tuple((4,) * depth for depth in depths), attention=attention)
 
 
+def v2(name: str) -> Genome:
+    widths, depths, attention, *_ = V2[name]
+    lean = ((0, 0), (0, 0), *LEAN[name])
+    ratios = (tuple(3 if a <= i < b else 4 for i in range(depth)) for depth, (a, b) in zip(depths, lean, strict=True))
+    return stages(widths, tuple(ratios), attention_3=attention, attention_4=attention)
+
+
 def folded(graph: Graph) -> int:
     """Parameters with every BatchNorm folded."""
-    kept = [c for c in graph.constants if c.type.numpy.kind == "f" and not c.name.endswith(STATISTICS)]
+    kept = [c for c in graph.constants if c.shape and c.type.numpy.kind == "f" and not c.name.endswith(STATISTICS)]
     return sum(prod(c.shape) for c in kept)
 
 
@@ -62,6 +80,12 @@ def norms(graph: Graph) -> int:
     """Channels behind convolutions that have a BatchNorm."""
     nodes = [node for node in graph.nodes if isinstance(node.op, Conv) and node.output.name.endswith(".conv")]
     return sum(node.output.shape[1] for node in nodes)
+
+
+def uncounted(graph: Graph) -> int:
+    """Operations that published figures hold and that are no products here: 2 a normed pixel, 4 a resized one."""
+    each = {"BatchNorm": 2, "Resize": 4}
+    return sum(each.get(type(node.op).__name__, 0) * prod(node.outputs[0].shape) for node in graph.nodes)
 
 
 @pytest.mark.parametrize("name", V1)
@@ -77,16 +101,29 @@ def test_published_v1(name: str) -> None:
     assert cost(graph).macs == pytest.approx(macs, rel=0.01)
 
 
+@pytest.mark.parametrize("name", V2)
+@pytest.mark.usefixtures("undrawn")
+def test_published_v2(name: str) -> None:
+    widths, depths, attention, parameters, macs = V2[name]
+    graph = build(Space.load("efficientformer_v2"), v2(name))
+    head = 1000 * (widths[3] + 1)  # of the two that are one here
+    scales = sum(width * depth for width, depth in zip(widths, depths, strict=True))  # of FFNs
+    mixers = (widths[2] + widths[3]) * attention  # scales of attention
+    batch = 2 * norms(graph) + widths[3]  # as in V1, and the scale of the norm before the head
+    assert folded(graph) + head + scales + mixers + batch == parameters
+    assert cost(graph).macs + uncounted(graph) == pytest.approx(macs, rel=0.01)
+
+
 SMALL = {"image": 64, "channels": 3, "classes": 5}
 
 
 def small(family: str) -> Graph:
     """Few channels, every kind of block."""
-    genome = stages((8, 8, 16, 16), ((2,), (2,), (2, 3), (3, 2)), attention=1)
+    genome = stages((8, 8, 16, 16), ((2,), (2,), (2, 3), (3, 2)), attention=1, attention_3=1, attention_4=1)
     return assemble("small", parts(family, genome, SMALL))
 
 
-@pytest.mark.parametrize("family", ["efficientformer"])
+@pytest.mark.parametrize("family", ["efficientformer", "efficientformer_v2"])
 @pytest.mark.parametrize(
     "backend, target",
     [

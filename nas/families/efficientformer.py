@@ -27,7 +27,7 @@ from . import Part, Parts
 from .net import Net
 from .vit import Ffn, Head, tokens_of
 
-__all__ = ["HEADS", "KEY", "SCALE", "VALUE", "Down", "distances", "parts"]
+__all__ = ["HEADS", "KEY", "SCALE", "VALUE", "Down", "begin", "distances", "parts"]
 
 HEADS, KEY, VALUE = 8, 32, 128
 """Heads of attention, and the channels of a key and of a value of each."""
@@ -51,15 +51,17 @@ def distances(net: Net, side: int, step: int = 1) -> Value:
 
 @dataclass(frozen=True)
 class Stem:
-    """Pixels [1, C, S, S] to [1, width, S / 4, S / 4] by two convolutions."""
+    """Pixels [1, C, S, S] to [1, width, S / 4, S / 4] by two convolutions, "relu" or "gelu" behind each."""
 
     image: tuple[int, int, int]
     width: int
+    act: str = "relu"
 
     def add(self, net: Net, x: Value) -> Value:
         """See `Part`."""
-        x = net.relu(net.conv_norm(x, self.width // 2, "1", 3, 2), "1.act")
-        return net.relu(net.conv_norm(x, self.width, "2", 3, 2), "2.act")
+        act = {"relu": net.relu, "gelu": net.gelu}[self.act]
+        x = act(net.conv_norm(x, self.width // 2, "1", 3, 2), "1.act")
+        return act(net.conv_norm(x, self.width, "2", 3, 2), "2.act")
 
 
 @dataclass(frozen=True)
@@ -131,20 +133,25 @@ class Mixer:
         return net.plus(x, net.linear(mixed, self.width, "proj"), "sum")
 
 
-def parts(genome: Genome, settings: Mapping[str, Choice]) -> Parts:
-    """See `families.parts`.
+def begin(given: Mapping[str, Any], act: str = "relu") -> tuple[list[int], list[tuple[str, Part]]]:
+    """Width of each stage, and a chain of the stem alone.
 
     Raises:
         UsageError: The image cannot be halved five times.
     """
-    given: dict[str, Any] = {**settings, **genome}
     image = int(given["image"])
     if image % 32:
         raise UsageError(f"images of {image} pixels cannot be halved five times", do="pad them to a multiple of 32")
     widths = [int(given[f"width_{stage}"]) for stage in (1, 2, 3, 4)]
-    chain: list[tuple[str, Part]] = [("stem", Stem((int(given["channels"]), image, image), widths[0]))]
+    return widths, [("stem", Stem((int(given["channels"]), image, image), widths[0], act))]
+
+
+def parts(genome: Genome, settings: Mapping[str, Choice]) -> Parts:
+    """See `families.parts`; errors as for `begin`."""
+    given: dict[str, Any] = {**settings, **genome}
+    widths, chain = begin(given)
     for stage, width in enumerate(widths):
-        side, ratios = image // 4 >> stage, given[f"ratio_{stage + 1}"]
+        side, ratios = int(given["image"]) // 4 >> stage, given[f"ratio_{stage + 1}"]
         if stage:
             chain.append((f"down.{stage}", Down(2 * side, widths[stage - 1], width)))
         images = max(0, len(ratios) - int(given["attention"])) if stage == 3 else len(ratios)
