@@ -105,6 +105,9 @@ def _inside(call: Call, indices: Value, sizes: int | Array) -> None:
 def _numbers_along(call: Call, indices: Value, shape: Sizes, axis: int) -> Value:
     """Number in the flat tensor of the element that each index names along the axis, its other places its own."""
     _inside(call, indices, shape[axis])
+    others = [i for i in range(len(shape)) if i != axis]
+    same = len(indices.shape) == len(shape) and all(indices.shape[i] <= shape[i] for i in others)
+    call.demand(same, f"indices of shape {indices.shape} into a tensor of {shape}")
     step = strides(shape)
     own = np.zeros(indices.shape, np.int64)
     for i, count in enumerate(indices.shape):

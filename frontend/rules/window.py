@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from ...ir.errors import ModelError
 from ...ir.graph import Array, Value
 from ...ir.ops.shape import Pad, Slice
-from ..call import Call
+from ..call import LARGEST, Call
 
 Sizes = tuple[int, ...]
 
@@ -74,6 +75,8 @@ def window(call: Call, kernel: Sizes | None) -> Window:
         raise ModelError(what, where=[call.name])
     bare = Window(kernel, strides, (0,) * rank, (0,) * rank, dilations)
     before, after = _borders(call, bare)
+    sides = [size + first + last for size, first, last in zip(spatial, before, after, strict=True)]
+    call.demand(prod(call.x.shape[:2]) * prod(sides) <= LARGEST, f"with its border the operand has sides of {sides}")
     return Window(kernel, strides, before, after, dilations)
 
 
