@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..families import Part, Parts
+from ..families import Part, Parts, source
 from .part import PartCosts, Place, part_costs
 
 __all__ = ["PartTable", "Totals"]
@@ -49,7 +49,7 @@ class PartTable:
 
     def parts(self, chain: Parts) -> list[PartCosts]:
         """The costs of each part in its place; errors as for `of`."""
-        shape: tuple[int, ...] = (1, *chain[0][1].image)  # type: ignore[attr-defined]
+        shape: tuple[int, ...] = (1, *source(chain).image)
         found = []
         for index, (_, part) in enumerate(chain):
             place = Place(shape, index == 0, index == len(chain) - 1, self.stream, self.callback)

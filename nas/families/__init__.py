@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, cast
 
 from ...ir.errors import UsageError
 from ...ir.graph import Array, Graph, Value
 from ..space import Choice, Genome, Space
 from .net import Net
 
-__all__ = ["Chain", "Part", "Parts", "Source", "assemble", "build", "parts"]
+__all__ = ["Chain", "Part", "Parts", "Source", "assemble", "build", "parts", "source"]
 
 
 class Part(Protocol):
@@ -90,9 +90,13 @@ def build(space: Space, genome: Genome, weights: Mapping[str, Array] | None = No
     return assemble(space.name, chain, weights, seed)
 
 
+def source(chain: Parts) -> Source:
+    """The part that reads the image; a network begins with it."""
+    return cast(Source, chain[0][1])
+
+
 def assemble(name: str, chain: Parts, weights: Mapping[str, Array] | None = None, seed: int = 0) -> Graph:
     """The float graph of a chain of parts that begins with a source."""
     net = Net(name, weights, seed)
-    source = chain[0][1]
-    x = net.input("image", 1, *source.image)  # type: ignore[attr-defined]
+    x = net.input("image", 1, *source(chain).image)
     return net.finish(Chain(tuple(chain)).add(net, x))
