@@ -15,8 +15,20 @@ from .elementwise import broadcast
 from .integer import LEAST, MOST, NARROW, IntegerOp, integers, require_dtype
 
 
+class _Pair(IntegerOp):
+    """An op of two operands, broadcast against each other."""
+
+    inplace: ClassVar[tuple[int, ...]] = (0, 1)
+
+    def infer(self, a: Type, b: Type) -> Type:
+        """a, b int8|int16 in any mix, broadcast as in numpy."""
+        require_dtype("a", a, *NARROW)
+        require_dtype("b", b, *NARROW)
+        return self.typed(broadcast(a.shape, b.shape))
+
+
 @dataclass(frozen=True)
-class QAdd(IntegerOp):
+class QAdd(_Pair):
     """(a * ma + b * mb + c) >> shift, clamped to [low, high]; c holds the rounding half and all zero points."""
 
     ma: int = 1
@@ -25,13 +37,6 @@ class QAdd(IntegerOp):
     shift: int = 0
     low: int = LEAST
     high: int = MOST
-    inplace: ClassVar[tuple[int, ...]] = (0, 1)
-
-    def infer(self, a: Type, b: Type) -> Type:
-        """a, b int8|int16 in any mix, broadcast as in numpy."""
-        require_dtype("a", a, *NARROW)
-        require_dtype("b", b, *NARROW)
-        return self.typed(broadcast(a.shape, b.shape))
 
     def reference(self, a: Array, b: Array) -> Array:
         """See the class."""
@@ -51,7 +56,7 @@ class QAdd(IntegerOp):
 
 
 @dataclass(frozen=True)
-class QMul(IntegerOp):
+class QMul(_Pair):
     """requant((a - a_zero) * (b - b_zero), mult), clamped to [low, high]; b may be a gate that is broadcast."""
 
     a_zero: int = 0
@@ -60,13 +65,6 @@ class QMul(IntegerOp):
     pre: int = 0
     low: int = LEAST
     high: int = MOST
-    inplace: ClassVar[tuple[int, ...]] = (0, 1)
-
-    def infer(self, a: Type, b: Type) -> Type:
-        """a, b int8|int16 in any mix, broadcast as in numpy."""
-        require_dtype("a", a, *NARROW)
-        require_dtype("b", b, *NARROW)
-        return self.typed(broadcast(a.shape, b.shape))
 
     def reference(self, a: Array, b: Array) -> Array:
         """See the class."""
