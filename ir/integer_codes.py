@@ -2,7 +2,7 @@
 
 A code is a way to store, not another arithmetic: decoded, its bytes are the int8 weights that the graph holds.
 
-    int4     4 bits and a multiplier m in 1..15 for each 32 weights of a row: w = m * q, q in -8..7
+    int4     4 bits, and 4 bits of a multiplier m in 1..15 for each 32 weights of a row: w = m * q, q in -8..7
     shift    4 bits: w = 0 or a power of two from 1 to 64 with a sign
     ternary  2 bits: w = -1, 0 or 1
 
@@ -31,7 +31,7 @@ def pair_bytes(code: str, k: int) -> int:
     """Bytes of two rows of k weights."""
     quads = (k + 3) // 4
     if code == "int4":
-        return (2 * (-(-k // GROUP)) + 3 & ~3) + 4 * quads
+        return (-(-k // GROUP) + 3 & ~3) + 4 * quads
     return quads * {"int8": 8, "shift": 4, "ternary": 2}[code]
 
 
@@ -66,7 +66,7 @@ def _int4(w: Int) -> Bytes:
     codes = (_pairs(q.astype(np.int8)) + 8).astype(np.uint8)
     nibbles = codes[..., 0::2] | codes[..., 1::2] << 4  # [pairs, quads, 2, 2]
     padded = np.pad(m, ((0, len(m) % 2), (0, 0)), constant_values=1).astype(np.uint8)
-    heads = padded.reshape(-1, 2, m.shape[1]).transpose(0, 2, 1).reshape(len(codes), -1)
+    heads = padded[0::2] | padded[1::2] << 4
     heads = np.pad(heads, ((0, 0), (0, -heads.shape[1] % 4)))
     return np.concatenate([heads, nibbles.reshape(len(codes), -1)], axis=1).reshape(-1)
 

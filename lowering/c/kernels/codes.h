@@ -28,7 +28,7 @@ ES_INLINE int es_pair_bytes(int code, int k)
 {
     const int quads = ES_UP(k, 4) / 4;
     if (code == ES_INT4)
-        return ES_UP(2 * (ES_UP(k, ES_GROUP) / ES_GROUP), 4) + 4 * quads;
+        return ES_UP(ES_UP(k, ES_GROUP) / ES_GROUP, 4) + 4 * quads;
     return quads * (code == ES_INT8 ? 8 : code == ES_SHIFT ? 4 : 2);
 }
 
@@ -63,13 +63,13 @@ ES_INLINE uint32_t es_trits(uint32_t four)
 ES_INLINE void es_decode_int4(const uint8_t *pair, int k, int8_t *out)
 {
     const int quads = ES_UP(k, 4) / 4;
-    const uint8_t *codes = pair + ES_UP(2 * (ES_UP(k, ES_GROUP) / ES_GROUP), 4);
-    for (int first = 0; first < quads; first += ES_GROUP / 4, pair += 2)
+    const uint8_t *codes = pair + ES_UP(ES_UP(k, ES_GROUP) / ES_GROUP, 4);
+    for (int first = 0; first < quads; first += ES_GROUP / 4, pair++)
         for (int quad = first; quad < ES_MIN(quads, first + ES_GROUP / 4); quad++) {
             uint32_t word, two[2];
             __builtin_memcpy(&word, __builtin_assume_aligned(codes + 4 * quad, 4), 4);
-            two[0] = es_nibbles(word & 0xFFFFu, pair[0]);
-            two[1] = es_nibbles(word >> 16, pair[1]);
+            two[0] = es_nibbles(word & 0xFFFFu, *pair & 15u);
+            two[1] = es_nibbles(word >> 16, (uint32_t)*pair >> 4);
             __builtin_memcpy(__builtin_assume_aligned(out + 8 * quad, 4), two, 8);
         }
 }
