@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("resource", reason="limits on processes are those of Unix")
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))  # the fuzzer is a script with neighbours, not a package
-fuzz, grown, mutations, seeds, trial = map(importlib.import_module, ("fuzz", "grown", "mutations", "seeds", "trial"))
+fuzz, grown, mutations, seeds, sweep, trial = map(
+    importlib.import_module, ("fuzz", "grown", "mutations", "seeds", "sweep", "trial")
+)
 FILES = sorted(seeds.FOUND.glob("*.onnx"))
 
 
@@ -28,6 +31,13 @@ def test_some_seconds_of_the_fuzzer_find_nothing() -> None:
     counts, findings, _ = fuzz.attempt(fuzz.spoilt(0), cpu=8)
     assert [(each.kind, each.text) for each in findings] == []
     assert counts["refused"] > counts["sound"] > 50
+
+
+def test_a_part_of_the_sweep_finds_nothing() -> None:
+    some = list(islice(sweep.swept(), 0, None, 500))
+    assert any("axis" in name for name, _ in some) and len({name for name, _ in some}) == len(some)
+    _, findings, _ = fuzz.attempt(some)
+    assert [(each.kind, each.text) for each in findings] == []
 
 
 @settings(max_examples=40, deadline=None)

@@ -117,13 +117,17 @@ def _plan(call: Call) -> _Plan:
             plan.sizes = [math.floor(scale * source + 0.5) for source in sources]
     else:
         plan.scales = [float(scale) for scale in call.array(2, "scales").reshape(-1)]
-        # Scales are stored in single precision: 7 * (5 / 7) must not become 4.
-        plan.sizes = [math.floor(s * n + 1e-6 * n) for s, n in zip(plan.scales, sources, strict=True)]
+        plan.sizes = [_scaled(n, scale) for n, scale in zip(sources, plan.scales, strict=True)]
     roi = call.get(1)
     region = call.array(1, "roi").reshape(-1) if roi is not None and roi.type.size else None
     ends = [(0.0, 1.0)] * count if region is None else list(zip(region[:count], region[count:], strict=True))
     plan.spans = [(float(a), float(b)) for a, b in ends]
     return plan
+
+
+def _scaled(source: int, scale: float) -> int:
+    """Elements of an axis by its scale, in single precision as ONNX has it: there 7 * (5 / 7) is 5."""
+    return math.floor(np.float32(source) * np.float32(scale))
 
 
 @rule("Resize")
@@ -147,7 +151,7 @@ def upsample(call: Call) -> Result:
     """Whole and half pixels are not told apart: element i of the result lies at i / scale."""
     mode = {"bilinear": "linear"}.get(call.attr("mode", "nearest"), call.attr("mode", "nearest"))
     scales = [float(s) for s in (call.attr("scales") or call.array(1, "scales").reshape(-1))]
-    sizes = [math.floor(s * n) for s, n in zip(scales, call.x.shape, strict=True)]
+    sizes = [_scaled(n, scale) for n, scale in zip(call.x.shape, scales, strict=True)]
     plan = _Plan(tuple(range(len(call.x.shape))), sizes)
     plan.scales, plan.spans = scales, [(0.0, 1.0)] * len(scales)
     return _resized(call, Sampling(mode, "asymmetric", "floor"), plan, 0.0)

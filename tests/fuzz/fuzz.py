@@ -1,6 +1,7 @@
 """Spoils ONNX models and looks for what the front end must never do: crash, hang, eat memory, or compute nonsense.
 
     python tests/fuzz/fuzz.py --minutes 10 [--seed 1] [--out build/fuzz]
+    python tests/fuzz/fuzz.py --sweep [--minutes 15]
     python tests/fuzz/fuzz.py --file spoilt.onnx
 
 Each model is tried in a process of its own limits on time and memory; what it dies of is a finding, as is every
@@ -31,6 +32,7 @@ from random import Random
 from grown import grown
 from mutations import mutated
 from seeds import seeds
+from sweep import swept
 from trial import FOREIGN, PHASES, Wrong, judge
 
 CPU_SECONDS = 30
@@ -172,16 +174,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="of CPU time")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="the same models again")
+    parser.add_argument("--sweep", action="store_true", help="every setting in turn instead of chance")
     parser.add_argument("--file", type=Path, help="try this one only, without limits")
     parser.add_argument("--out", type=Path, default=Path("build/fuzz"), help="where findings go")
     options = parser.parse_args()
     if options.file:
         print(judge(options.file, lambda number: print(PHASES[number])))
         return
-    print(f"seed {options.seed}, {len(seeds())} models to start from")
-    cases, counts, findings, spent = spoilt(options.seed), Counter[str](), list[Finding](), 0.0
+    print(f"{'sweep' if options.sweep else f'seed {options.seed}'}, {len(seeds())} models to start from")
+    cases = swept() if options.sweep else spoilt(options.seed)
+    counts, findings, spent = Counter[str](), list[Finding](), 0.0
     while spent < options.minutes * 60:
         some, found, seconds = attempt(cases, REPORTED)
+        if not some:
+            break
         counts, findings, spent = counts + some, findings + found, spent + seconds
         keep(findings, options.out)
         print(f"{sum(counts.values())} models in {spent:.0f} s of CPU time: {dict(counts)}", flush=True)

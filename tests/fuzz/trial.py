@@ -80,7 +80,7 @@ def judge(path: Path, enter: Callable[[int], None]) -> str:
         enter(5)
         nodes = onnx.load(path).graph.node
         makers = {name: node.op_type for node in nodes for name in node.output}
-        doubtful = any(_fact(each) in DOUBTFUL for node in nodes for each in node.attribute)
+        doubtful = any(map(_is_doubtful, nodes))
         _compare("simplified", makers, before, after)
         if expected is not None and not doubtful and all(value.type.size for value in (*plain.inputs, *plain.outputs)):
             lost = undefined(plain, feeds)
@@ -88,8 +88,15 @@ def judge(path: Path, enter: Callable[[int], None]) -> str:
     return "sound"
 
 
-def _fact(attribute: onnx.AttributeProto) -> tuple[str, bytes | int]:
-    return attribute.name, attribute.i if attribute.type == onnx.AttributeProto.INT else attribute.s
+def _is_doubtful(node: onnx.NodeProto) -> bool:
+    """Whether ONNX Runtime's answer is no measure of ours.
+
+    Its pools forget dilations where the border is to keep the size, so that its shapes contradict ONNX's inference.
+    """
+    fitted = any(each.name == "auto_pad" and each.s.startswith(b"SAME") for each in node.attribute)
+    spread = any(each.name == "dilations" and set(each.ints) != {1} for each in node.attribute)
+    facts = {(each.name, each.i if each.type == onnx.AttributeProto.INT else each.s) for each in node.attribute}
+    return (node.op_type.endswith("Pool") and fitted and spread) or not facts.isdisjoint(DOUBTFUL)
 
 
 def _work(graph: Graph) -> int:
