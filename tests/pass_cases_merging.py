@@ -158,6 +158,18 @@ def chain_of_wide_factors_becomes_dense(net, bias):
     return net.output(net.linear(net.linear(net.input(2, 4), 9, bias, "f1"), 5, bias, "f2"))
 
 
+@applies(FoldLinearChain())
+def wide_factor_of_several(net, bias):
+    y = net.linear(net.input(2, 4), 5, bias, "f1")
+    return net.output(*(net.add(Relu(), net.linear(y, 3, bias, name), name=f"{name}.act") for name in "qkv"))
+
+
+@refuses(FoldLinearChain(), "a factor of 3 for 18 outputs of 4 inputs is cheaper than without")
+def narrow_factor_of_several(net):
+    y = net.linear(net.input(2, 4), 3, name="f1")
+    return net.output(*(net.add(Relu(), net.linear(y, 6, name=name), name=f"{name}.act") for name in "qkv"))
+
+
 @refuses(FoldLinearChain(), "keeping widths [12, 3, 12] is cheaper than multiplying them out")
 def chain_of_narrow_factors(net):
     return net.output(net.linear(net.linear(net.input(2, 12), 3, name="f1"), 12, name="f2"))

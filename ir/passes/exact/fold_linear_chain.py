@@ -62,6 +62,30 @@ def _fold(match: Match) -> Value:
     return value
 
 
+def _fold_shared(match: Match) -> Value:
+    """Multiply a factor that several Linears read into one of them.
+
+    The choice is made for all of them: it is the same again for those that are left, as a factor pays for itself the
+    less, the fewer outputs it serves.
+    """
+    node, shared = match.root, match.root.input(0)
+    factor, readers = shared.producer, shared.readers
+    if factor is None or not isinstance(factor.op, Linear) or len(readers) < 2:
+        raise Miss("no Linear that others read as well comes right before it")
+    if is_public(match.graph, shared) or any(not isinstance(reader.op, Linear) for reader in readers):
+        raise Miss(f"'{shared.name}' is also read by another node")
+    require_own_weights(match.graph, [factor, *readers])
+    inner, inputs = factor.input(1).shape
+    outputs = sum(reader.input(1).shape[0] for reader in readers)
+    if inputs * outputs > inner * (inputs + outputs):
+        raise Miss(f"a factor of {inner} for {outputs} outputs of {inputs} inputs is cheaper than without")
+    operands = parameters(match.graph, node, *_product([factor, node]))
+    made: Value = match.graph.add(
+        Linear(), factor.input(0), *operands, name=node.name, sources=sources_of(factor, node)
+    )
+    return made
+
+
 def _product(chain: Sequence[Node]) -> tuple[Array, Array | None]:
     weight, first = double(chain[0].input(1)), chain[0].optional(2)
     bias = None if first is None else double(first)
@@ -79,10 +103,14 @@ class FoldLinearChain(Pass):
     """Multiply out consecutive Linears without an activation between, where fewer weights and MACs remain.
 
         Linear(Linear(Linear(x, F1), F2), F3)    becomes    the cheapest of F3 F2 F1 as one, two or three Linears
+        Linear(y, Q), Linear(y, K), ... of y = Linear(x, F)    becomes    Linear(x, Q F), Linear(x, K F), ... or stays
 
-    Legal when nothing else reads the values between and no weight is shared. Two factors m x k and k x n pay off below
-    k = m n / (m + n): 0.75, 0.80 and 0.50 of 192 for 192 x 576, 192 x 768 and 192 x 192. A square middle factor always
-    goes into a neighbour.
+    Legal when nothing but Linears reads the values between and no weight is shared. Two factors m x k and k x n pay off
+    below k = m n / (m + n): 0.75, 0.80 and 0.50 of 192 for 192 x 576, 192 x 768 and 192 x 192. A square middle factor
+    always goes into a neighbour.
     """
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("fold_linear_chain", P(Linear), _fold),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("fold_linear_chain", P(Linear), _fold),
+        Rule("fold_shared_factor", P(Linear), _fold_shared),
+    )
