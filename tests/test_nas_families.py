@@ -128,7 +128,8 @@ def test_low_rank_layers_have_the_width_asked_for() -> None:
         stem=Stem("patch", (1, 16, 16), 4, 24),
     )  # fmt: skip
     shapes = {c.name: c.shape for c in graph.constants}
-    assert [shapes[f"part0.qkv.{i}.weight"] for i in range(3)] == [(16, 24), (16, 16), (36, 16)]
+    assert [shapes[f"part0.qkv.{i}.weight"] for i in range(2)] == [(16, 24), (16, 16)]
+    assert {shapes[f"part0.{name}.weight"] for name in "qkv"} == {(12, 16)}
     assert [shapes[f"part1.fc2.{i}.weight"] for i in range(2)] == [(12, 48), (24, 12)]
     assert "part1.fc1.0.bias" not in shapes and "part1.fc1.1.bias" in shapes
 
@@ -138,7 +139,7 @@ def test_linear_attention_is_that_of_its_paper() -> None:
     graph = vit(Mixer(16, 8, kind="linear", heads=2), stem=Stem("patch", (1, 16, 16), 4, 8))
     (image,) = graph.inputs
     feeds = {image.name: np.random.default_rng(1).standard_normal(image.shape)}
-    wanted = ["part0.qkv.split_0", "part0.qkv.split_1", "part0.qkv.split_2", "part0.both"]
+    wanted = ["part0.q", "part0.k", "part0.v", "part0.both"]
     probe = graph.copy()
     probe.outputs = [probe.value(name) for name in wanted]
     q, k, v, both = run(probe, feeds, "float64").values()

@@ -21,7 +21,7 @@ from ...ir.ops.conv import Conv, PatchEmbed
 from ...ir.ops.elementwise import Div, Sub
 from ...ir.ops.linear import MatMul
 from ...ir.ops.pool import AveragePool, Mean, Sum
-from ...ir.ops.shape import Concat, Reshape, Slice, Split, Transpose
+from ...ir.ops.shape import Concat, Reshape, Slice, Transpose
 from ..space import Choice, Genome
 from . import Chain, Part, Parts
 from .net import Net
@@ -128,12 +128,15 @@ class _Block:
 
     def linear(self, net: Net, x: Value, width: int, name: str) -> Value:
         """A layer of this rank; the bias is that of the last factor."""
-        if not self.rank:
-            return net.linear(x, width, name, self.code)
+        last = f"{name}.{self.factors - 1}" if self.rank else name
+        return net.linear(self.narrowed(net, x, width, name), width, last, self.code)
+
+    def narrowed(self, net: Net, x: Value, width: int, name: str) -> Value:
+        """All factors of a layer but the last; a dense layer has no others."""
         inner = int((self.full or min(width, x.shape[-1])) * self.rank)
-        for factor in range(self.factors - 1):
+        for factor in range(self.factors - 1 if self.rank else 0):
             x = net.linear(x, inner, f"{name}.{factor}", self.code, bias=False)
-        return net.linear(x, width, f"{name}.{self.factors - 1}", self.code)
+        return x
 
 
 @dataclass(frozen=True)
@@ -164,9 +167,9 @@ class Mixer(_Block):
         return self.heads * (self.depth or self.width // self.heads)
 
     def _projected(self, net: Net, x: Value) -> list[Value]:
-        joined = self.linear(net, x, 3 * self.inner, "qkv")
-        full = net.graph.add(Split(2, (self.inner,) * 3), joined, name=f"{joined.name}.split", sources=(joined.name,))
-        return list(full)
+        """Queries, keys and values. Each has rows of its own, so that few heads are the leading rows of many."""
+        x = self.narrowed(net, x, 3 * self.inner, "qkv")
+        return [net.linear(x, self.inner, name, self.code) for name in "qkv"]
 
     def _softmax(self, net: Net, x: Value) -> Value:
         q, k, v = self._projected(net, x)
@@ -176,8 +179,8 @@ class Mixer(_Block):
     def _linear(self, net: Net, x: Value) -> Value:
         q, k, v = self._projected(net, x)
         k = net.plus(k, net.parameter("position", k.shape, POSITION), "placed")
-        heads = [self._heads(net, each, name) for each, name in ((net.relu(q, "q"), "qs"), (net.relu(k, "k"), "ks"))]
-        queries, keys, values = *heads, self._heads(net, v, "vs")
+        sides = {"q": net.relu(q, "q.act"), "k": net.relu(k, "k.act"), "v": v}
+        queries, keys, values = (self._heads(net, side, f"{name}s") for name, side in sides.items())
         turned = net.add(Transpose((0, 1, 3, 2)), keys, name="kt")
         mixed = net.add(MatMul(), queries, net.add(MatMul(), turned, values, name="kv"), name="mixed")
         total = net.add(MatMul(), queries, net.add(Sum((3,), True), turned, name="ksum"), name="total")
