@@ -11,6 +11,7 @@ from edgesmith.ir.graph import Graph, Type
 from edgesmith.ir.interpret import run
 from edgesmith.ir.ops import registry
 from edgesmith.ir.ops.conv import Conv
+from edgesmith.ir.ops.logic import Cast
 from edgesmith.ir.ops.norm import BatchNorm, LayerNorm
 from edgesmith.ir.ops.shape import Pad, Reshape, Transpose
 from edgesmith.lowering import Job, load
@@ -21,7 +22,7 @@ pytest.importorskip("coremltools")
 pytestmark = pytest.mark.coreml
 
 BACKEND = load("coreml")
-FAMILIES = ("activation", "attention", "conv", "elementwise", "linear", "norm", "pool", "shape")
+FAMILIES = "activation attention conv elementwise linear logic norm number pool search shape".split()
 FLOAT = {name: cls for name, cls in registry().items() if cls.__module__.rsplit(".", 1)[1] in FAMILIES}
 CASES = [(f"{name}-{i}", op, arrays) for name, cls in FLOAT.items() for i, (op, arrays) in enumerate(cls.examples())]
 each = pytest.mark.parametrize("op, arrays", [case[1:] for case in CASES], ids=[case[0] for case in CASES])
@@ -33,6 +34,9 @@ def one_op(op, arrays, constant=True):
     for index, array in enumerate(arrays):
         if array is None:
             operands.append(None)
+        elif array.dtype == bool:
+            feeds[f"i{index}"] = array.astype(np.float32)
+            operands.append(graph.add(Cast("bool"), graph.input(f"i{index}", Type("float32", array.shape))))
         elif index and (constant or array.dtype.kind == "i"):
             operands.append(graph.constant(array.copy(), f"c{index}"))
         else:
@@ -40,7 +44,7 @@ def one_op(op, arrays, constant=True):
             operands.append(graph.input(f"i{index}", Type(array.dtype.name, array.shape)))
     made = graph.add(op, *operands, name="node", sources=("first", "second"))
     for index, value in enumerate(made if isinstance(made, tuple) else (made,)):
-        graph.output(value, f"y{index}")
+        graph.output(graph.add(Cast("float32"), value) if value.dtype == "bool" else value, f"y{index}")
     return graph, feeds
 
 
@@ -62,7 +66,8 @@ def computed(graph, feeds, folder, dtype="float32", **options):
 
 def agree(actual, expected, share=1e-5):
     for name, wanted in expected.items():
-        assert actual[name].shape == wanted.shape and actual[name].dtype == np.float32
+        assert actual[name].shape == wanted.shape
+        assert actual[name].dtype == (np.float32 if wanted.dtype.kind == "f" else np.int32)
         assert np.abs(actual[name] - wanted).max() <= share * max(np.abs(wanted).max(), 1e-3)
 
 
@@ -74,7 +79,7 @@ def drawn(graph, seed=0):
 # ---- the ops ----
 
 
-def test_every_float_op_has_a_spelling():
+def test_every_op_of_float_graphs_has_a_spelling():
     assert set(SPELLINGS) == set(FLOAT.values())
 
 

@@ -90,8 +90,8 @@ def examine(graph: Graph, measured: Mapping[str, Interval]) -> Lint:
         for hazard, detect in HAZARDS.items():
             if (measured or hazard not in MEASURED) and (why := detect(node, bounds)):
                 lint.keep(node, hazard, why)
-    unsure = [value.name for node in graph.nodes for value in node.outputs if math.isinf(largest(bounds[value]))]
-    lint.unproven = [name for name in unsure if name not in lint.kept]
+    made = [value for node in graph.nodes for value in node.outputs if value.type.numpy.kind == "f"]
+    lint.unproven = [each.name for each in made if math.isinf(largest(bounds[each])) and each.name not in lint.kept]
     return lint
 
 
@@ -216,7 +216,9 @@ def _sums_too_large(node: Node, bounds: Mapping[Value, Interval]) -> bool:
 def _overflow(node: Node, bounds: Mapping[Value, Interval]) -> str:
     """Results or operands past the end of the range."""
     for value in (*node.outputs, *node.inputs):
-        if value is not None and value.data is None and LARGEST < largest(bounds[value]) < math.inf:
+        if value is None or value.data is not None or value.type.numpy.kind != "f":
+            continue
+        if LARGEST < largest(bounds[value]) < math.inf:
             return f"{value.name} reaches {largest(bounds[value]):.3g}"
     return ""
 

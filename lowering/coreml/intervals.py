@@ -10,7 +10,7 @@ import numpy as np
 
 from ...ir.graph import Graph, Node, Value
 from ...ir.op import Op
-from ...ir.ops import activation, conv, elementwise, linear, norm, pool, shape
+from ...ir.ops import activation, conv, elementwise, linear, logic, norm, number, pool, shape
 from ...ir.ops.attention import Attention
 
 __all__ = ["MARGIN", "RULES", "UNKNOWN", "Interval", "intervals", "largest"]
@@ -141,7 +141,7 @@ RULES: dict[type[Op], Rule] = {
         cls: _same
         for cls in (
             shape.Concat, shape.Expand, shape.Reshape, shape.Resize, shape.Slice, shape.Split, shape.Transpose,
-            pool.MaxPool, pool.Mean, pool.ReduceMax,
+            number.ReduceMin, pool.MaxPool, pool.Mean, pool.ReduceMax,
         )
     },
     activation.Abs: lambda node, x: (0.0, largest(x[0])),
@@ -165,6 +165,8 @@ RULES: dict[type[Op], Rule] = {
     elementwise.Mul: _product,
     elementwise.Sub: lambda node, x: (x[0][0] - x[1][1], x[0][1] - x[1][0]),
     linear.Linear: _spread,
+    logic.Cast: lambda node, x: x[0] if node.input(0).dtype != "bool" else (0.0, 1.0),
+    logic.Where: lambda node, x: _same(node, x[1:]),
     norm.GroupNorm: _normed,
     norm.LayerNorm: _normed,
     norm.RMSNorm: _normed,

@@ -72,11 +72,12 @@ def convert(mil: Any, release: int, extras: Extras) -> Any:
     with quiet():
         inputs = None
         if extras.image:
+            number = ct.converters.mil.mil.types.nptype_from_builtin
             layout = ct.colorlayout.GRAYSCALE if extras.grayscale else ct.colorlayout.RGB
             inputs = [
                 ct.ImageType(name=name, shape=var.shape, color_layout=layout)
                 if name == extras.image
-                else ct.TensorType(name=name, shape=var.shape)
+                else ct.TensorType(name=name, shape=var.shape, dtype=number(var.dtype))
                 for name, var in mil.functions["main"].inputs.items()
             ]
         classifier = None

@@ -12,6 +12,7 @@ from ..outline import Lack, idle, refuse, unknown
 from ..outline import form as lack
 from .attention import absorbed, scaled
 from .channels_first import CHANNELS_FIRST, plain
+from .places import TAKES_INTEGERS
 from .site import FIRST, PLAIN, FormError, Site, Store, Var
 from .sketch import Operation, Sketch, live
 from .spellings import SPELLINGS
@@ -21,6 +22,9 @@ __all__ = ["HIGHEST_RANK", "Draft", "Form", "Program", "build", "draft"]
 
 HIGHEST_RANK = 5
 """Of any tensor in a ML Program."""
+
+PORTS = {"float32": "fp32", "int32": "int32", "int64": "int32"}
+"""Element types of inputs and outputs that are taken, and what they are in the package."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Program:
 
 
 def build(graph: Graph, form: Form) -> Program:
-    """Write every node; inputs and outputs are float32 and keep their layouts, and their names where MIL takes them.
+    """Write every node; inputs and outputs keep their layouts, and their names where MIL takes them; see `PORTS`.
 
     The graph's scales of attention may change.
 
@@ -74,7 +78,8 @@ def build(graph: Graph, form: Form) -> Program:
     target, library = getattr(coremltools().target, f"iOS{form.release}"), mil()
     with quiet():
         store = _store(graph, form, library.Builder)
-        given = {store.reserve(value): library.Builder.placeholder(shape=value.shape) for value in graph.inputs}
+        placed = [(value, getattr(library.types, PORTS[value.dtype])) for value in graph.inputs]
+        given = {store.reserve(value): library.Builder.placeholder(value.shape, kind) for value, kind in placed}
         program = library.Program()
         with library.Function(given, opset_version=target) as function:
             for value in graph.inputs:
@@ -119,8 +124,9 @@ def _fundamental(graph: Graph) -> list[Lack]:
     lacks = unknown(graph.nodes, SPELLINGS)
     for side, values in (("input", graph.inputs), ("output", graph.outputs)):
         for value in values:
-            if value.dtype != "float32" or not 1 <= value.type.rank <= HIGHEST_RANK:
-                why = f"it is {value.dtype} of shape {value.shape}, not float32 of rank 1 to {HIGHEST_RANK}"
+            if value.dtype not in PORTS or not 1 <= value.type.rank <= HIGHEST_RANK:
+                kinds = ", ".join(PORTS)
+                why = f"it is {value.dtype} of shape {value.shape}, not {kinds} of rank 1 to {HIGHEST_RANK}"
                 lacks.append(Lack(side, (value.name,), why, "cut the model where it is so"))
     return lacks + idle(value for value in graph.outputs if value.producer is None)
 
@@ -154,7 +160,10 @@ def _spell(site: Site, form: Form) -> tuple[tuple[Var, ...], str]:
     """Results of a node, and the layout they are in."""
     found: Callable[[Site, Any], Any] | None = None
     kind = type(site.op)
-    rank = max(value.type.rank for value in (*site.node.inputs, *site.node.outputs) if value is not None)
+    operands = [value for value in site.node.inputs if value is not None]
+    if kind not in TAKES_INTEGERS and any(value.type.numpy.kind != "f" for value in operands):
+        raise FormError("operands that are not real numbers")
+    rank = max(value.type.rank for value in (*operands, *site.node.outputs))
     if rank > HIGHEST_RANK and kind not in (Reshape, Transpose):  # coremltools takes moves apart, and nothing else
         raise FormError(f"of rank {rank}: {HIGHEST_RANK} is the most")
     if form.channels_first and (found := CHANNELS_FIRST.get(kind)):
@@ -162,7 +171,7 @@ def _spell(site: Site, form: Form) -> tuple[tuple[Var, ...], str]:
         if results is not NotImplemented:
             return results if isinstance(results, tuple) else (results,), site.form
     if form.channels_first:
-        for value in dict.fromkeys(value for value in site.node.inputs if value is not None):
+        for value in dict.fromkeys(operands):
             plain(site, value)
     results = SPELLINGS[kind](site, site.op)
     return results if isinstance(results, tuple) else (results,), PLAIN

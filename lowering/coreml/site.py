@@ -21,6 +21,9 @@ Var = Any
 """A variable of a MIL program; coremltools ships no types."""
 
 DTYPES = {"float32": "fp32", "float16": "fp16"}
+INTEGER, TRUTH = "int32", "bool"
+"""MIL's element types: of real numbers by ours, and the others."""
+
 RESERVED = frozenset(
     "any bool program func tensor list dict tuple true false string state main bf16 fp16 fp32 fp64 "
     "int4 int8 int16 int32 int64 uint1 uint2 uint3 uint4 uint6 uint8 uint16 uint32 uint64".split()
@@ -30,6 +33,11 @@ RESERVED = frozenset(
 
 PLAIN, FIRST = "plain", "first"
 """Layouts of a value: as our graph has it, or channels first: [B, N, C] as [B, C, 1, N], [B, C] as [B, C, 1, 1]."""
+
+
+def held(value: Value, dtype: str) -> str:
+    """The element type in which a value is kept where real numbers have that precision."""
+    return {"f": dtype, "b": TRUTH}.get(value.type.numpy.kind, INTEGER)
 
 
 class FormError(Exception):
@@ -79,12 +87,12 @@ class Store:
         return found
 
     def bind(self, value: Value, dtype: str, var: Var, form: str = PLAIN) -> None:
-        """Let `var` be the value, in one precision and one layout."""
-        self.known[(value, dtype, form)] = var
+        """Let `var` be the value, in one precision, if it is real, and one layout."""
+        self.known[(value, held(value, dtype), form)] = var
 
     def forms(self, value: Value, form: str) -> tuple[str, ...]:
-        """Precisions in which a value is at hand in that layout."""
-        return tuple(dtype for dtype in DTYPES if (value, dtype, form) in self.known)
+        """Precisions, or other types, in which a value is at hand in that layout."""
+        return tuple(dtype for dtype in (*DTYPES, INTEGER, TRUTH) if (value, dtype, form) in self.known)
 
     def constant(self, array: Array, hint: str) -> Var:
         """A constant that a spelling brings along; equal ones are one."""
@@ -157,9 +165,12 @@ class Site:
         return self.cast(data)
 
     def cast(self, array: Array) -> Array:
-        """An array in the node's precision, beyond whose range it saturates; integers as MIL has them."""
+        """An array in the node's precision, beyond whose range it saturates; integers as MIL has them, likewise."""
+        if array.dtype.kind in "iu":
+            whole = np.iinfo(INTEGER)
+            return np.clip(array.astype(np.int64), whole.min, whole.max).astype(INTEGER)
         if array.dtype.kind != "f":
-            return array.astype(np.int32) if array.dtype.kind in "iu" else array
+            return array
         limit = np.finfo(self.dtype).max
         if array.ndim and array.size and not any(array.strides):  # one number that takes no memory stays so
             one = np.clip(array.flat[0], -limit, limit).astype(self.dtype)
@@ -172,9 +183,12 @@ class Site:
         return np.finfo(self.dtype).smallest_subnormal if found == 0 < value else found
 
     def read(self, value: Value, form: str = PLAIN) -> Var:
-        """A value of ours in the node's precision; a constant is stored at its first use, a result cast once."""
-        rank = self.node.outputs[0].type.rank
-        key = (value, self.dtype, form if value.data is None or form == PLAIN else f"{form} of rank {rank}")
+        """A value of ours, in the node's precision if it is real; a constant is stored at its first use, a result once.
+
+        Where a result is at hand in another precision only, it is cast.
+        """
+        rank, kind = self.node.outputs[0].type.rank, held(value, self.dtype)
+        key = (value, kind, form if value.data is None or form == PLAIN else f"{form} of rank {rank}")
         if key in self.store.known:
             return self.store.known[key]
         if value.data is not None:

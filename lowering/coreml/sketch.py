@@ -62,7 +62,7 @@ class Sketch:
             constants = sum(each.nbytes for each in flat if isinstance(each, np.ndarray))
             shapes = list(RULES.get(kind, _broadcast)(given))
             made = self._made(kind, name, shapes, operands, constants)
-            return made if kind == "split" else made[0]
+            return made if kind in ("split", "topk") else made[0]
 
         return add
 
@@ -185,6 +185,24 @@ def _gather(given: dict[str, Any]) -> Iterator[Shape]:
     yield (*x[:axis], *_of(given["indices"]), *x[axis + 1 :])
 
 
+def _select(given: dict[str, Any]) -> Iterator[Shape]:
+    yield _of(given["a"])
+
+
+def _scatter(given: dict[str, Any]) -> Iterator[Shape]:
+    yield _of(given["data"])
+
+
+def _arg_max(given: dict[str, Any]) -> Iterator[Shape]:
+    x = _of(given["x"])
+    yield tuple(1 if i == given["axis"] else n for i, n in enumerate(x))
+
+
+def _top_k(given: dict[str, Any]) -> Iterator[Shape]:
+    for _ in ("values", "places"):
+        yield tuple(given["k"] if i == given["axis"] else n for i, n in enumerate(_of(given["x"])))
+
+
 def _tile(given: dict[str, Any]) -> Iterator[Shape]:
     yield tuple(n * times for n, times in zip(_of(given["x"]), given["reps"], strict=True))
 
@@ -201,7 +219,9 @@ def _resized(given: dict[str, Any]) -> Iterator[Shape]:
 RULES: dict[str, Callable[[dict[str, Any]], Iterator[Shape]]] = {
     "avg_pool": _pool, "concat": _concat, "conv": _conv, "gather": _gather, "linear": _linear, "matmul": _matmul,
     "max_pool": _pool, "pad": _pad, "reduce_max": _reduced, "reduce_mean": _reduced, "reduce_sum": _reduced,
-    "reshape": _reshape, "resize_bilinear": _resized, "scaled_dot_product_attention": _attention,
-    "slice_by_index": _slice, "split": _split, "tile": _tile, "transpose": _transpose,
+    "reduce_argmax": _arg_max, "reduce_min": _reduced, "reduce_prod": _reduced,
+    "reshape": _reshape, "resize_bilinear": _resized, "scaled_dot_product_attention": _attention, "scatter": _scatter,
+    "select": _select, "slice_by_index": _slice, "split": _split, "tile": _tile, "topk": _top_k,
+    "transpose": _transpose,
     "upsample_nearest_neighbor": _upsampled,
 }  # fmt: skip

@@ -10,9 +10,10 @@ import numpy as np
 
 from ...ir.graph import Array
 from ...ir.op import Op
-from ...ir.ops import activation, conv, elementwise, linear, norm, pool, shape
+from ...ir.ops import activation, conv, elementwise, linear, logic, norm, number, pool, search, shape
 from ...ir.ops.attention import Attention
 from .attention import attention
+from .places import arg_max, compared, gather, scatter, spread, top_k, typed, where
 from .site import FIRST, FormError, Site, Var
 
 __all__ = ["SPELLINGS", "convolution", "unary"]
@@ -201,29 +202,9 @@ def cut(site: Site, op: shape.Slice) -> Result:
     return site.add("slice_by_index", x=x, begin=begin, end=end, stride=stride)
 
 
-def gather(site: Site, op: shape.Gather) -> Result:
-    """A slice where there is one index, else gather by indices that count from the front."""
-    indices = site.data(1)
-    if indices is None:
-        raise FormError("its indices must be known at compile time")
-    axis = op.axis % site.rank
-    at = np.where(indices < 0, indices + site.shape[axis], indices)
-    if at.ndim == 0:
-        begin = [int(at) if i == axis else 0 for i in range(site.rank)]
-        end = [int(at) + 1 if i == axis else n for i, n in enumerate(site.shape)]
-        mask = [i == axis for i in range(site.rank)]
-        if site.rank == 1:
-            raise FormError("it picks a single number")
-        return site.add("slice_by_index", x=site.x, begin=begin, end=end, squeeze_mask=mask)
-    more = {"validate_indices": False} if site.release >= 17 else {}
-    return site.add("gather", x=site.x, indices=at.astype(np.int32), axis=axis, **more)
-
-
 def expand(site: Site, op: shape.Expand) -> Result:
-    """tile, after axes of size 1 in front."""
-    x = site.reshape(site.x, (*[1] * (len(op.shape) - site.rank), *site.shape))
-    reps = tuple(wanted // given for wanted, given in zip(op.shape, x.shape, strict=True))
-    return site.add("tile", x=x, reps=reps) if max(reps) > 1 else x
+    """tile."""
+    return spread(site, site.x, op.shape)
 
 
 def pad(site: Site, op: shape.Pad) -> Result:
@@ -338,16 +319,30 @@ SPELLINGS: dict[type[Op], Spelling] = {
     elementwise.Sub: binary("sub"),
     linear.Linear: dense,
     linear.MatMul: binary("matmul"),
+    logic.Cast: typed,
+    logic.Equal: compared("equal"),
+    logic.Less: compared("less"),
+    logic.Where: where,
     norm.BatchNorm: batch_norm,
     norm.GroupNorm: group_norm,
     norm.LayerNorm: layer_norm,
     norm.RepNorm: batch_norm,
     norm.RMSNorm: rms_norm,
+    number.Cos: unary("cos"),
+    number.Floor: unary("floor"),
+    number.Mod: binary("mod"),
+    number.Prod: reduction("reduce_prod"),
+    number.ReduceMin: reduction("reduce_min"),
+    number.Round: unary("round"),
+    number.Sin: unary("sin"),
     pool.AveragePool: average_pool,
     pool.MaxPool: max_pool,
     pool.Mean: reduction("reduce_mean"),
     pool.ReduceMax: reduction("reduce_max"),
     pool.Sum: reduction("reduce_sum"),
+    search.ArgMax: arg_max,
+    search.Scatter: scatter,
+    search.TopK: top_k,
     shape.Concat: concat,
     shape.Expand: expand,
     shape.Gather: gather,
@@ -358,4 +353,4 @@ SPELLINGS: dict[type[Op], Spelling] = {
     shape.Split: split,
     shape.Transpose: transpose,
 }
-"""The float ops; integers are not written in this form."""
+"""The ops of float graphs, with the masks and tokens in them; quantised ones are not written in this form."""
