@@ -20,7 +20,8 @@ WORDS, WIDTH, LENGTH = 11, 8, 5
 HOST = pytest.param("host", marks=pytest.mark.compiler)
 TVM = pytest.param("tvm-cpu", marks=pytest.mark.tvm)
 ANDROID = pytest.param("android", marks=pytest.mark.tflite)
-PACKAGES = {"android": "ai_edge_litert", "tvm-cpu": "tvm"}
+IPHONE = pytest.param("iphone15", marks=pytest.mark.coreml)
+PACKAGES = {"android": "ai_edge_litert", "iphone15": "coremltools", "tvm-cpu": "tvm"}
 
 
 def weight(graph, *shape):
@@ -68,7 +69,7 @@ def compiled(graph, target, data, folder):
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
-@pytest.mark.parametrize("target", [HOST, "onnx", TVM])
+@pytest.mark.parametrize("target", [HOST, "onnx", ANDROID, IPHONE, TVM])
 def test_tokens_are_looked_up_compared_and_masked(target, dtype, tmp_path):
     graph, draw = reader(dtype), np.random.default_rng(7)
     data = {
@@ -83,7 +84,7 @@ def test_tokens_are_looked_up_compared_and_masked(target, dtype, tmp_path):
         assert np.abs(found[i] - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("target", [HOST, "onnx", ANDROID, TVM])
+@pytest.mark.parametrize("target", [HOST, "onnx", ANDROID, IPHONE, TVM])
 def test_levels_between_extremes(target, tmp_path):
     graph, draw = levels(), np.random.default_rng(8)
     data = {"x": draw.standard_normal((3, 6, 20)).astype(np.float32)}

@@ -11,7 +11,7 @@ import numpy as np
 from ...ir.op import Op
 from ...ir.ops import activation, conv, elementwise, linear, logic, norm, number, pool, quant, search, shape
 from . import products
-from .flatbuffer import DTYPES
+from .flatbuffer import DTYPES, Tensor
 from .site import FormError, Site, activation_code, options
 from .units import clamp
 
@@ -180,11 +180,12 @@ def cut(site: Site, op: shape.Slice) -> None:
 def gather(site: Site, op: shape.Gather) -> None:
     """SLICE for indices in a row, else GATHER."""
     x, indices = site.value(0), site.value(1)
-    if indices.data is None:
-        raise FormError("the indices must be known at compile time")
     source = site.given[0] or site.constant(x.array, x.name)
     axis = site.axis(op.axis, 0)
     size = source.shape[axis]
+    if indices.data is None:
+        site.emit("GATHER", [source, from_the_front(site, site[1], size)], options("Gather", axis=axis))
+        return
     places = np.where(indices.data < 0, indices.data + size, indices.data).reshape(-1)
     if places.size and np.all(np.diff(places) == 1) and indices.type.rank < 2:
         begin, extent = [0] * len(source.shape), list(source.shape)
@@ -194,6 +195,16 @@ def gather(site: Site, op: shape.Gather) -> None:
         return
     table = site.constant(places.reshape(indices.shape).astype(np.int32), indices.name)
     site.emit("GATHER", [source, table], options("Gather", axis=axis))
+
+
+def from_the_front(site: Site, indices: Tensor, size: int) -> Tensor:
+    """Computed indices, those that count from the end of `size` elements turned into ones that do not."""
+    whole = options("Cast", inDataType=DTYPES[indices.dtype], outDataType=DTYPES["int32"])
+    at = site.step("CAST", [indices], indices.shape, whole, "int32") if indices.dtype != "int32" else indices
+    zero, end = (site.constant(np.array(bound, np.int32), "bound") for bound in (0, size))
+    behind = site.step("LESS", [at, zero], at.shape, options("Less"), "bool")
+    turned = site.step("ADD", [at, end], at.shape, options("Add"))
+    return site.step("SELECT_V2", [behind, turned, at], at.shape, options("SelectV2"), "int32")
 
 
 def expand(site: Site, op: shape.Expand) -> None:
