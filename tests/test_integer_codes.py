@@ -139,3 +139,11 @@ def test_a_network_in_few_bits_is_bit_exact_and_smaller(code, tiny, tmp_path):
 def test_unknown_codes_are_refused():
     with pytest.raises(edgesmith.EdgesmithError, match="code"):
         QuantOptions(code="int3")
+
+
+def test_the_benchmark_counts_bytes_without_a_compile(tiny):
+    from edgesmith.benchmarks import codes
+
+    graph, calibration = codes.seen(tiny)
+    (plain, everything), (few, less) = (codes.constants(graph, calibration, code, "int8") for code in ("int8", "shift"))
+    assert few * 2 == plain and everything - plain == less - few > 0

@@ -72,7 +72,9 @@ def lower_sum(lowering: Lowering, node: Node) -> None:
     if a.is_constant and _channels(a, node.output) is not None:
         return _affine(lowering, node, b, np.full(1, minus), a.array, node.output.shape[-1])
     target = lowering.target(node)
-    left, right = _operands(lowering, node)
+    # A table needs no more bits than the sum has, nor many more than the weights beside it.
+    few = target.form.dtype == "int8" or lowering.code(node) != "int8"
+    left, right = _operands(lowering, node, "int8" if few else "int16")
     ma, mb, c, shift = add_constants(
         left.form.scale, minus * right.form.scale, target.form.scale, left.form.quant.zero_point,
         right.form.quant.zero_point, target.form.quant.zero_point, left.form.bits, right.form.bits,
@@ -92,7 +94,7 @@ def lower_product(lowering: Lowering, node: Node) -> None:
     if divide:
         raise ModelError("division by a constant image", where=node.sources, do="multiply by its reciprocal instead")
     target = lowering.target(node)
-    left, right = _operands(lowering, node)
+    left, right = _operands(lowering, node, "int16")
     ratio = left.form.scale * right.form.scale / target.form.scale
     bound = _offset_reach(left.form) * _offset_reach(right.form)
     mult, pre = multiplier(ratio, bound)
@@ -137,22 +139,26 @@ def _channels(constant: Value, result: Value) -> Array | None:
     return constant.array.reshape(-1) if small else None
 
 
-def _operands(lowering: Lowering, node: Node) -> tuple[Placed, Placed]:
-    """Both operands in one layout of the result's rank, constants as integers of their own scale."""
+def _operands(lowering: Lowering, node: Node, dtype: str) -> tuple[Placed, Placed]:
+    """Both operands in one layout of the result's rank, constants as integers of their own scale.
+
+    Constants are `dtype`; those of images, where everything is int8, that.
+    """
+    dtype = "int8" if id(node.output) in lowering.chooser.images else dtype
     values = (node.input(0), node.input(1))
     rank = len(node.output.shape)
     leader = max((v for v in values if not v.is_constant), key=lambda v: (len(v.shape), v.type.size))
     layout = lowering.layout(leader)
     left, right = (
-        _constant(lowering, v, node, layout) if v.is_constant else _stretched(lowering, v, rank, layout) for v in values
+        _constant(lowering, v, layout, dtype) if v.is_constant else _stretched(lowering, v, rank, layout)
+        for v in values
     )
     return left, right
 
 
-def _constant(lowering: Lowering, value: Value, node: Node, layout: Layout) -> Placed:
+def _constant(lowering: Lowering, value: Value, layout: Layout, dtype: str) -> Placed:
     array = value.array.astype(np.float64)
     array = array.reshape((1,) * (len(layout) - array.ndim) + array.shape).transpose(layout)
-    dtype = "int8" if id(node.output) in lowering.chooser.images else "int16"
     most = 127 if dtype == "int8" else 32767
     quant = observers.symmetric(float(np.abs(array).max(initial=0.0)), most)
     made = lowering.constant(quant.quantise(array, dtype), value.name, quant)
