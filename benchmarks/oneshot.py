@@ -35,13 +35,14 @@ FRONT = (32, 64, 128, 256)
 """KiB of RAM, each with the same flash."""
 
 SEEDS = (0, 1, 2)
-GENERATIONS, POPULATION = 5, 6
-SUPERNET, TUNING = 512, 320
-"""Steps of 64 pictures: of all networks together, and then of the chosen one. One made by hand is trained for both."""
+GENERATIONS, POPULATION = 8, 6
+BATCH, SUPERNET, TUNING = 128, 240, 760
+"""Pictures of a step, and steps: of all networks together, and then of the chosen one. One made by hand is trained for both."""
 
 HAND: Genome = {
-    "stem": 0, "early": 32, "early_depth": 1, "early_ratio": (2,), "local_depth": 1, "local_ratio": (2,),
-    "kernel": (3,), "depth": 3, "mixer": ("softmax",) * 3, "ratio": (2,) * 3,
+    "stem": 0, "early": 32, "early_depth": 1, "early_block": ("depthwise",), "early_ratio": (2,), "local_depth": 1,
+    "local_block": ("depthwise",), "local_ratio": (2,), "kernel": (3,), "depth": 3, "mixer": ("softmax",) * 3,
+    "ratio": (2,) * 3, "head": "mean",
 }  # fmt: skip
 """The sample's network but for its width, heads of 16 channels share what they can of it."""
 
@@ -102,9 +103,9 @@ class Case:
         """See `datasets`."""
         return self.read(self.folder)
 
-    def recipe(self, steps: int, seed: int = 0, layer_share: float = 0.5, rate: float = 3e-3) -> Recipe:
+    def recipe(self, steps: int, seed: int = 0, layer_share: float = 0.5) -> Recipe:
         """The same for all but what is given."""
-        return Recipe(steps, rate=rate, shift=self.shift, layer_share=layer_share, seed=seed, save_every=32)
+        return Recipe(steps, BATCH, shift=self.shift, layer_share=layer_share, seed=seed, save_every=40)
 
     @cached_property
     def space(self) -> Space:
@@ -113,13 +114,14 @@ class Case:
 
     def judge(self, seed: int = 0) -> OneShot:
         """The supernet; `seed` is that of what is trained on from it."""
-        tuning = self.recipe(TUNING, seed, layer_share=0.0, rate=2e-3)
+        tuning = self.recipe(TUNING, seed, layer_share=0.0)
         return OneShot(self.space, self.data, self.folder, self.recipe(SUPERNET), tuning)
 
     def problem(self, judge: OneShot) -> Remembered:
         """What the searches ask."""
         pixels = (self.data.train.first(RANGED).images.astype(np.float32) / 255 - self.data.mean) / self.data.std
-        return Remembered(judge.space, get(TARGET), judge, pixels)
+        limits = Budgets(ram=max(FRONT) * 1024, flash=FLASH)
+        return Remembered(judge.space, get(TARGET), judge, pixels, limits=limits)
 
     def best(self, problem: Remembered, method: str, seed: int, ram: int = RAM) -> Candidate:
         """What one search finds; of equally good networks the first."""
@@ -186,10 +188,13 @@ def run(case: Case) -> None:
     began, cpu = time.monotonic(), time.process_time()
     data = case.data
     print(f"{case.name}: {len(data.train)} pictures to train, {len(data.validation)} to choose, {len(data.test)} to"
-          f" judge by; {SUPERNET} + {TUNING} steps of 64", flush=True)  # fmt: skip
+          f" judge by; {SUPERNET} + {TUNING} steps of {BATCH}", flush=True)  # fmt: skip
     judge = case.judge()
-    judge.train(say=lambda line: print(f"  supernet: {line}", flush=True))
     problem = case.problem(judge)
+    judge.train(
+        lambda genome: not problem.limits.excess(problem.least(genome)),  # what fits nowhere is not worth a step
+        lambda line: print(f"  supernet: {line}", flush=True),
+    )
     hand = by_hand(case, problem)
     finals: dict[str, list[Final]] = {"evolution": [], "random": [], "hand": []}
     for seed in SEEDS:
