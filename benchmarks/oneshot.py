@@ -37,7 +37,7 @@ FRONT = (32, 64, 128, 256)
 SEEDS = (0, 1, 2)
 GENERATIONS, POPULATION = 8, 6
 BATCH, SUPERNET, TUNING = 128, 240, 760
-"""Pictures of a step, and steps: of all networks together, and then of the chosen one. One made by hand is trained for both."""
+"""Pictures of a step; steps of all networks together, and of the chosen one from there. Made by hand: both in one."""
 
 HAND: Genome = {
     "stem": 0, "early": 32, "early_depth": 1, "early_block": ("depthwise",), "early_ratio": (2,), "local_depth": 1,

@@ -6,9 +6,9 @@ Genes, those in brackets once a block: stem (channels at full resolution, 0 for 
 where nothing says otherwise, blocks are depthwise and the head takes the mean. All blocks on images stand before those
 on tokens, so that a network changes its layout once.
 
-Sources: Li et al., EfficientFormer (2022), figure 3, for the shape, of which `samples/fashion` is one, and for blocks on
-tokens that are left out, the Identity of its supernet; He et al., Deep Residual Learning (2015), figure 5, left, for
-residual blocks.
+Sources: Li et al., EfficientFormer (2022), figure 3, for the shape and for blocks on tokens that are left out, the
+Identity of its supernet; He et al., Deep Residual Learning (2015), figure 5, left, for residual blocks.
+`samples/fashion` is one of the networks.
 """
 
 from __future__ import annotations
