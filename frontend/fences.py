@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from onnx import NodeProto
+from onnx.external_data_helper import uses_external_data
 
 from ..ir.errors import ModelError
 from .model import Model, all_nodes
@@ -34,6 +35,8 @@ def _complaint(node: NodeProto) -> str:
     for attribute in node.attribute:
         if attribute.ref_attr_name:
             return f"refers to '{attribute.ref_attr_name}', an attribute of no function"
+        if node.op_type != "Constant" and uses_external_data(attribute.t):
+            return f"keeps '{attribute.name}' in another file"
         if attribute.name in ("axis", "axes"):
             beyond = [axis for axis in (attribute.i, *attribute.ints) if not -MOST_AXES <= axis < MOST_AXES]
             if beyond:

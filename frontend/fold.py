@@ -16,12 +16,13 @@ from onnx import NodeProto, ValueInfoProto, helper
 from ..ir.errors import ModelError
 from ..ir.graph import Array, Type
 from .control import straighten
+from .effort import Budget
 from .model import Model, declare, label, reads
 from .reader import STANDARD
 from .shapes import infer
 
-LARGEST = 2**26
-"""Elements of a folded constant; ViT's largest tables have 2^22."""
+MOST_ROUNDS = 200
+"""Times that constants decide on control flow which makes further constants: each time all types are inferred anew."""
 
 NEVER = frozenset(
     {
@@ -49,18 +50,20 @@ def fold(model: Model) -> None:
     Raises:
         ModelError: A constant would be absurdly large, or ONNX Runtime cannot compute it.
     """
-    while True:
+    for _ in range(MOST_ROUNDS):
         types = infer(model)
         _measure(model, types)
         chosen = _constant_nodes(model, types)
         if not chosen and not straighten(model):
-            break
+            _sweep(model)
+            return
         nodes = list(model.graph.node)
         rest = [node for index, node in enumerate(nodes) if index not in chosen]
         wanted = {name for node in rest for name in reads(node)} | {each.name for each in model.graph.output}
         _evaluate(model, [nodes[index] for index in sorted(chosen)], wanted)
         _drop(model, rest)
-    _sweep(model)
+    what = f"more than {MOST_ROUNDS} constants decide on control flow one after the other"
+    raise ModelError(what, do="export the model in evaluation mode with fixed shapes")
 
 
 def _drop(model: Model, kept: Sequence[NodeProto]) -> None:
@@ -92,6 +95,7 @@ def _constant_nodes(model: Model, types: dict[str, Type]) -> set[int]:
     """Positions of nodes whose operands are constants and whose results have a known and sane size."""
     known = set(model.weights)
     chosen: set[int] = set()
+    budget = Budget()
     if model.opset < OLDEST_KERNELS:
         return chosen
     for index, node in enumerate(model.graph.node):
@@ -102,12 +106,7 @@ def _constant_nodes(model: Model, types: dict[str, Type]) -> set[int]:
         outputs = [name for name in node.output if name]
         if node.op_type not in BOUNDED and not all(name in types for name in outputs):
             continue
-        for name in outputs:
-            if name in types and types[name].size > LARGEST:
-                shape = types[name].shape
-                raise ModelError(
-                    f"the constant '{label(node, index)}' would have the size {shape}", where=[label(node, index)]
-                )
+        budget.spend(node, label(node, index), types)
         chosen.add(index)
         known.update(outputs)
     return chosen

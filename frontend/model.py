@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from ..ir.graph import Array
 
@@ -82,7 +92,7 @@ def bodies(node: NodeProto) -> Iterator[GraphProto]:
             yield attribute.g
 
 
-def all_nodes(graph: GraphProto) -> Iterator[tuple[NodeProto, str]]:
+def all_nodes(graph: GraphProto | FunctionProto) -> Iterator[tuple[NodeProto, str]]:
     """Nodes with their names, those of branches and loops included."""
     for index, node in enumerate(graph.node):
         yield node, label(node, index)

@@ -10,19 +10,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, helper
 from onnx.inliner import inline_local_functions
 
 from ..ir.errors import ModelError
 from ..ir.graph import Array
 from .fences import check_nodes
-from .model import Model, declare, label, reads
-from .tensors import decode
+from .model import Model, all_nodes, declare, label, reads
+from .tensors import check_finite, decode
 
 OLDEST_OPSET = 6
 """Operators of older opsets are read where they meant the same in this one."""
 
 MOST_NODES = 100_000
+DEEPEST_CALL = 100
+"""Functions that call each other: ONNX's inliner goes down on its own stack."""
 MOST_BYTES = 2**31 - 1
 STANDARD = ("", "ai.onnx")
 RUNTIME = "com.microsoft"
@@ -153,23 +155,35 @@ def _order(model: Model) -> None:
 
 
 def _inline(proto: ModelProto, path: Path) -> ModelProto:
-    """Replace calls of local functions by their bodies, once it is sure that this ends."""
+    """Replace calls of local functions by their bodies, once it is sure that this ends, and how large it gets."""
     if not proto.functions:
         return proto
-    calls = {(f.domain, f.name): {(n.domain, n.op_type) for n in f.node} for f in proto.functions}
-    while calls:
-        leaves = [key for key, called in calls.items() if not called & calls.keys()]
-        if not leaves:
-            names = [name for _, name in calls]
-            raise ModelError(
-                f"the functions {', '.join(names)} call themselves", where=names, do="export without functions"
-            )
-        for key in leaves:
-            del calls[key]
-    inlined = inline_local_functions(proto)
-    if len(inlined.graph.node) > MOST_NODES:
-        raise ModelError(f"with its functions the model has {len(inlined.graph.node)} nodes", where=[str(path)])
-    return inlined
+    own = {_called(function): function for function in proto.functions}
+    calls = {name: Counter(_called(node) for node, _ in all_nodes(function)) for name, function in own.items()}
+    try:
+        order = list(
+            TopologicalSorter({name: called.keys() & own.keys() for name, called in calls.items()}).static_order()
+        )
+    except CycleError as error:
+        names = list(dict.fromkeys(name for _, name, _ in error.args[1]))
+        what = f"the functions {', '.join(names)} call themselves"
+        raise ModelError(what, where=names, do="export without functions") from error
+    sizes: dict[tuple[str, str, str], int] = {}
+    depths: dict[tuple[str, str, str], int] = {}
+    for each in order:
+        sizes[each] = min(sum(count * sizes.get(name, 1) for name, count in calls[each].items()), MOST_NODES + 1)
+        depths[each] = 1 + max((depths[name] for name in calls[each] if name in depths), default=0)
+    count = sum(sizes.get(_called(node), 1) for node, _ in all_nodes(proto.graph))
+    if count > MOST_NODES or max(depths.values()) > DEEPEST_CALL:
+        what = f"with its functions the model has more than {MOST_NODES} nodes, or calls deeper than {DEEPEST_CALL}"
+        raise ModelError(what, where=[str(path)], do="export without functions")
+    return inline_local_functions(proto)
+
+
+def _called(node: NodeProto | FunctionProto) -> tuple[str, str, str]:
+    """What a function is known by, or the function that a node calls."""
+    name = node.op_type if isinstance(node, NodeProto) else node.name
+    return node.domain, name, node.overload
 
 
 def _weights(graph: GraphProto, folder: Path) -> dict[str, Array]:
@@ -268,7 +282,9 @@ def _constant(node: NodeProto, name: str, folder: Path) -> Array:
         tensor.name = node.output[0]
         return decode(tensor, folder)
     if attribute.name in ("value_float", "value_floats"):
-        return np.asarray(helper.get_attribute_value(attribute), np.float32)
+        array = np.asarray(helper.get_attribute_value(attribute), np.float32)
+        check_finite(name, array)
+        return array
     if attribute.name in ("value_int", "value_ints"):
         return np.asarray(helper.get_attribute_value(attribute), np.int64)
     raise ModelError(f"the constant '{name}' holds no dense numbers", where=[name], do="export dense constants")

@@ -59,9 +59,13 @@ def check_finite(name: str, array: Array) -> None:
 
 
 def _external(tensor: TensorProto, count: int, folder: Path) -> Array:
-    info = external_data_helper.ExternalDataInfo(tensor)
+    try:
+        info = external_data_helper.ExternalDataInfo(tensor)
+        file = _confined(tensor.name, str(info.location), folder)
+    except (OSError, TypeError, ValueError) as error:  # numbers that are none, names that no file can have
+        what = f"where the weight '{tensor.name}' lies cannot be read"
+        raise ModelError(what, where=[tensor.name], why=str(error), do="export the model again") from error
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    file = _confined(tensor.name, info.location, folder)
     offset, needed = int(info.offset or 0), count * dtype.itemsize
     length = needed if info.length is None else int(info.length)
     if length != needed or offset < 0 or offset + length > file.stat().st_size:

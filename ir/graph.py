@@ -115,6 +115,7 @@ class Graph:
         self._nodes: dict[Node, None] = {}
         self._constants: dict[Value, None] = {}
         self._names: dict[str, Value] = {}
+        self._least: dict[str, int] = {}
         self._serial = itertools.count()
         self._order: list[Node] | None = None
 
@@ -249,13 +250,13 @@ class Graph:
             if operand is not None:
                 operand._uses.remove((node, index))
         for value in node.outputs:
-            del self._names[value.name]
+            self._release(value.name)
         del self._nodes[node]
         self._order = None
 
     def rename(self, value: Value, name: str) -> None:
         """Give a value another name; a clash gets a number."""
-        del self._names[value.name]
+        self._release(value.name)
         value.name = self._fresh(name)
         self._names[value.name] = value
 
@@ -270,7 +271,8 @@ class Graph:
                 self.erase(node)
                 dead += 1
         for constant in [c for c in self._constants if not c._uses and id(c) not in live]:
-            del self._constants[constant], self._names[constant.name]
+            del self._constants[constant]
+            self._release(constant.name)
         return dead
 
     def copy(self) -> Graph:
@@ -293,9 +295,19 @@ class Graph:
         return other
 
     def _fresh(self, name: str) -> str:
+        """A free name: the one asked for, or with the least number; below `_least` none is free."""
         if name not in self._names:
             return name
-        return next(f"{name}.{i}" for i in itertools.count(1) if f"{name}.{i}" not in self._names)
+        first = self._least.get(name, 1)
+        number = next(i for i in itertools.count(first) if f"{name}.{i}" not in self._names)
+        self._least[name] = number
+        return f"{name}.{number}"
+
+    def _release(self, name: str) -> None:
+        del self._names[name]
+        stem, _, number = name.rpartition(".")
+        if stem in self._least and number.isdecimal() and len(number) < 10:
+            self._least[stem] = min(self._least[stem], int(number))
 
 
 def infer(node: Node) -> tuple[Type, ...]:

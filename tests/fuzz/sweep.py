@@ -10,17 +10,18 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from mutations import INTEGERS, REALS, TEXTS
+from mutations import REALS, TEXTS
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from seeds import seeds
 
 MOST_NODES = 3
 """Of a seed: the same operators stand in smaller ones."""
-ALIKE = 6
+ALIKE = 2
 """Seeds of the same operators that are taken."""
 FIRST = 4
 """Elements of a list or a constant that get another number."""
 
+INTEGERS = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 8, 1000, 65536, 2**28, 2**31, 2**62, 2**63 - 1)
 SIZES = (-1, 0, 1, 2, 5, 65536, 2**31, 2**62)
 """Of an axis of an input."""
 

@@ -91,12 +91,15 @@ def judge(path: Path, enter: Callable[[int], None]) -> str:
 def _is_doubtful(node: onnx.NodeProto) -> bool:
     """Whether ONNX Runtime's answer is no measure of ours.
 
-    Its pools forget dilations where the border is to keep the size, so that its shapes contradict ONNX's inference.
+    Where a border is to keep the size, its pools forget dilations, so that their shapes contradict ONNX's inference, and
+    windows with gaps between them begin inside the image, where those of ONNX's reference and of TensorFlow do not.
     """
+    lists = {each.name: each.ints for each in node.attribute}
     fitted = any(each.name == "auto_pad" and each.s.startswith(b"SAME") for each in node.attribute)
-    spread = any(each.name == "dilations" and set(each.ints) != {1} for each in node.attribute)
+    spread = set(lists.get("dilations", [1])) != {1}
+    gaps = max(lists.get("strides", []), default=1) > min(lists.get("kernel_shape", []), default=1)
     facts = {(each.name, each.i if each.type == onnx.AttributeProto.INT else each.s) for each in node.attribute}
-    return (node.op_type.endswith("Pool") and fitted and spread) or not facts.isdisjoint(DOUBTFUL)
+    return (fitted and (spread or gaps)) or not facts.isdisjoint(DOUBTFUL)
 
 
 def _work(graph: Graph) -> int:

@@ -23,6 +23,11 @@ from .channel_map import ChannelMap, double, downstream, upstream
 
 WEIGHTED = (Linear, Conv, PatchEmbed)
 
+FURTHEST = 300
+"""Nodes between a map and a layer that takes it: a residual stream of a hundred blocks has two sums in each."""
+MOST_READS = 2000
+"""Reads that are looked at on the way to layers: ways that part and join again double their number each time."""
+
 
 def is_weighted(node: Node | None) -> TypeGuard[Node]:
     """Whether a node is a linear map with a weight."""
@@ -88,34 +93,37 @@ def fold_into_writer(graph: Graph, value: Value, m: ChannelMap, sources: Sequenc
         rebuild(graph, node, scaled, shifted if bias is not None or after.c.any() else None, sources)
 
 
-def writers(graph: Graph, value: Value, m: ChannelMap) -> dict[Node, ChannelMap]:
+def writers(graph: Graph, value: Value, m: ChannelMap, steps: int = FURTHEST) -> dict[Node, ChannelMap]:
     """The layers that must change so that `value` becomes m(value); of a sum, the first term takes the shift."""
     if len(value.uses) > 1 or is_public(graph, value):
         others = ", ".join(f"'{reader.name}'" for reader in value.readers[:-1]) or "the graph output"
         raise Miss(f"'{value.name}' is also read by {others}")
+    if not steps:
+        raise Miss(f"no layer is within {FURTHEST} nodes of '{value.name}'")
     node = value.producer
     if is_weighted(node) and m.is_factor:
         m = m.over(value.shape[output_axis(node)], output_axis(node))
     if is_weighted(node) and output_axis(node) == m.axis:
         return {node: m}
     if node is not None and isinstance(node.op, MatMul) and m.is_factor:
-        return _factor_writers(graph, node, m)
+        return _factor_writers(graph, node, m, steps - 1)
     if node is not None and isinstance(node.op, Add):
         left, right = node.input(0), node.input(1)
         if left.shape != right.shape:
             raise Miss(f"'{node.name}' adds a stretched value")
-        return {**writers(graph, left, m), **writers(graph, right, ChannelMap(m.axis, m.a, 0 * m.c))}
-    return writers(graph, *upstream(value, m))
+        unmoved = ChannelMap(m.axis, m.a, 0 * m.c)
+        return {**writers(graph, left, m, steps - 1), **writers(graph, right, unmoved, steps - 1)}
+    return writers(graph, *upstream(value, m), steps - 1)
 
 
-def _factor_writers(graph: Graph, product: Node, m: ChannelMap) -> dict[Node, ChannelMap]:
+def _factor_writers(graph: Graph, product: Node, m: ChannelMap, steps: int) -> dict[Node, ChannelMap]:
     """The layers that take the factor of a product of two values: those of the left operand, else of the right."""
     left, right = (product.input(i) for i in (0, 1))
     try:
-        return writers(graph, left, m.over(left.shape[-1], left.type.rank - 1))
+        return writers(graph, left, m.over(left.shape[-1], left.type.rank - 1), steps)
     except Miss as miss:
         try:
-            return writers(graph, right, m.over(right.shape[-1], right.type.rank - 1))
+            return writers(graph, right, m.over(right.shape[-1], right.type.rank - 1), steps)
         except Miss as other:
             raise Miss(f"{miss}; {other}") from None
 
@@ -141,30 +149,35 @@ def fold_into_readers(graph: Graph, value: Value, m: ChannelMap, sources: Sequen
 
 
 def _sinks(graph: Graph, value: Value, m: ChannelMap) -> dict[Node, ChannelMap]:
-    """The layers that a map on `value` reaches, each with what it becomes there."""
-    if is_public(graph, value):
-        raise Miss(f"'{value.name}' is a graph output")
+    """The layers that a map on `value` reaches, each with what it becomes there.
+
+    Two ways into one layer go through different channels of a Concat, so the maps compose.
+    """
     found: dict[Node, ChannelMap] = {}
-    for node, index in value.uses:
+    pending, seen = _reads(graph, value, m), 0
+    while pending:
+        node, index, m = pending.pop()
+        seen += 1
+        if seen > MOST_READS:
+            raise Miss(f"more than {MOST_READS} reads lie between '{value.name}' and the layers after it")
         if is_weighted(node) and index == 0 and input_axis(node) == m.axis:
             pads = getattr(node.op, "pads", (0,))
             if any(pads) and m.c.any():
                 raise Miss(f"'{node.name}' pads with zeros: the border would differ")
-            reached = {node: m}
+            found[node] = found[node].then(m) if node in found else m
         elif is_weighted(node):
             raise Miss(f"'{node.name}' does not read it along its channels")
         else:
-            reached = {}
-            for result, after in downstream(node, index, m):
-                _join(reached, _sinks(graph, result, after))
-        _join(found, reached)
+            for result, after in reversed(list(downstream(node, index, m))):
+                pending += _reads(graph, result, after)
     return found
 
 
-def _join(found: dict[Node, ChannelMap], more: dict[Node, ChannelMap]) -> None:
-    """Two ways into one layer go through different channels of a Concat, so the maps compose."""
-    for node, m in more.items():
-        found[node] = found[node].then(m) if node in found else m
+def _reads(graph: Graph, value: Value, m: ChannelMap) -> list[tuple[Node, int, ChannelMap]]:
+    """Who reads a value that is mapped, the first one last."""
+    if is_public(graph, value):
+        raise Miss(f"'{value.name}' is a graph output")
+    return [(node, index, m) for node, index in reversed(value.uses)]
 
 
 def preceded(node: Node, m: ChannelMap) -> tuple[Array, Array | None]:
@@ -185,11 +198,12 @@ def require_own_weights(graph: Graph, nodes: Sequence[Node]) -> None:
     Raises:
         Miss: Such a weight, or a weight or bias that is computed at run time.
     """
-    for node in nodes:
-        weight, bias = node.input(1), node.optional(2)
-        for each in (weight, *([] if bias is None else [bias])):
-            double(each)
-        others = [reader.name for reader in weight.readers if reader not in nodes]
+    concerned, weights = set(nodes), dict.fromkeys(node.input(1) for node in nodes)
+    for each in (*weights, *dict.fromkeys(node.optional(2) for node in nodes)):
+        if each is not None and each.data is None:
+            raise Miss(f"'{each.name}' is not a constant")
+    for weight in weights:
+        others = [reader.name for reader in weight.readers if reader not in concerned]
         if others or is_public(graph, weight):
             raise Miss(f"the weight '{weight.name}' is shared with '{others[0] if others else 'the graph output'}'")
 

@@ -14,6 +14,9 @@ from ..base import Pass
 from .absorb import is_public, parameters, require_own_weights
 from .channel_map import double
 
+LONGEST = 64
+"""Layers that are multiplied out at a time: what to keep of a chain takes the cube of its length to find."""
+
 
 def cheapest_cuts(sizes: Sequence[int]) -> tuple[int, ...]:
     """Which intermediate widths of a chain of matrices to keep so that the fewest weights (and MACs) remain.
@@ -40,6 +43,8 @@ def _chain(match: Match) -> list[Node]:
     while (producer := chain[0].input(0).producer) is not None and isinstance(producer.op, Linear):
         if len(producer.output.uses) > 1 or is_public(match.graph, producer.output):
             end = f"'{producer.output.name}' is also read by another node"
+            break
+        if len(chain) == LONGEST:
             break
         chain.insert(0, producer)
     if len(chain) == 1:
