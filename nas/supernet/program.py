@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -174,6 +174,16 @@ def _gather(op: Any, x: Tensor, indices: Tensor) -> Tensor:
     return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
 
 
+def _resize(op: Any, x: Tensor) -> Tensor:
+    """Along each axis by the matrix that the reference makes of the unit images."""
+    matrices = (
+        replace(op, size=(target, source)).reference(np.eye(source)[None, None])[0, 0]
+        for source, target in zip(x.shape[2:], op.size, strict=True)
+    )
+    rows, columns = (torch.from_numpy(each).to(x) for each in matrices)
+    return rows @ x @ columns.T
+
+
 NORMS: tuple[type[Op], ...] = (norm.BatchNorm, norm.RepNorm)
 
 FORMS: Mapping[type[Op], Callable[..., Any]] = {
@@ -210,4 +220,5 @@ FORMS: Mapping[type[Op], Callable[..., Any]] = {
     shape.Slice: _slice,
     shape.Split: lambda op, x: torch.split(x, list(op.sizes), op.axis),
     shape.Gather: _gather,
+    shape.Resize: _resize,
 }
