@@ -19,16 +19,17 @@ LAYERS, PRODUCTS, OTHER = "linear layers", "attention products", "loops and call
 
 HEADERS = {
     "attention": PRODUCTS, "codes": LAYERS, "conv": "convolutions", "core": "", "depthwise": "convolutions",
-    "dot": LAYERS, "elementwise": "elementwise", "float": LAYERS, "float_image": "convolutions", "narrow": "",
-    "float_math": "activations", "matmul": LAYERS, "memory": "data movement", "norm": "norms",
-    "pack": "data movement", "pool": "pooling", "resize": "resizing", "softmax": "softmax", "table": "activations",
-    "tile": "data movement",
+    "dot": LAYERS, "elementwise": "elementwise", "float": LAYERS, "float_image": "convolutions", "helium": "",
+    "narrow": "", "float_math": "activations", "matmul": LAYERS, "memory": "data movement", "norm": "norms",
+    "pack": "data movement", "pool": "pooling", "resize": "resizing", "scale": LAYERS, "softmax": "softmax",
+    "table": "activations", "tile": "data movement",
 }  # fmt: skip
 """Kind of the functions in each header of the kernels; "" where it is their caller's."""
 
 APART = {
     "es_add": "residual sums", "es_store_sum": "residual sums", "es_tabled": "activations",
-    "es_exponential": "softmax", "es_exponentials": "softmax", "es_inverse": "softmax",
+    "es_exponential": "softmax", "es_exponentials": "softmax", "es_exponentials4": "softmax",
+    "es_curves": "activations", "es_inverse": "softmax",
     "es_affine": "norms", "es_mean": "pooling",
     "es_clear": "data movement", "es_copy": "data movement", "es_rescale": "data movement",
     "es_attention_f32": PRODUCTS, "es_norm_f32": "norms", "es_softmax_f32": "softmax", "es_pool_f32": "pooling",

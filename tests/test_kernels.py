@@ -135,8 +135,9 @@ def test_linear_to_the_next_tile(call: Call, table_kind: int, n: int) -> None:
     out = room(6 * quads * 4, np.int16)
     out[:-8] = 0
     bits = 16 if table_kind == 3 else 8
-    plain = linear(call, noise, (5, 11, n), 1, out, bits=bits, stride=quads, table=(table_kind, table))
-    same(out, integer_layout.pack_tile(through(plain, table)))
+    made = {"bits": bits, "stored": 16 if table_kind > 1 else 8, "stride": quads}
+    plain = linear(call, noise, (5, 11, n), 1, out, table=(table_kind, table), **made)
+    same(out, CALLS["pack_tile"](call, through(plain, table)))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -361,5 +362,5 @@ def test_patches_through_a_callback(call: Call, patch: int, channels: int, pads:
     tile[:-8] = 0
     call("t_patches", image, g, scratch, tile)
     patches = integer_ops.windows(image, kernel, kernel, pads, -9).reshape(count, -1)
-    same(tile, integer_layout.pack_tile(patches))
+    same(tile, CALLS["pack_tile"](call, patches))
     assert (scratch[-8:] == CANARY).all()

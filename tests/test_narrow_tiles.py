@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesmith import targets
 from edgesmith.ir import integer, integer_layout
 from edgesmith.lowering.c import toolchain
 
@@ -35,25 +34,11 @@ def twin(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def helium():
+def helium(tmp_path_factory):
     """A Cortex-M55 in QEMU."""
     if not shutil.which("qemu-system-arm"):
         pytest.skip("needs qemu-system-arm")
-    from edgesmith.runtimes.qemu_call import Caller
-
-    caller = Caller(targets.get("corstone300"), [SOURCE], ["t_linear"], FLAGS)
-
-    def call(name, *arguments):
-        caller.release()
-        places = [caller.buffer(a.nbytes) if isinstance(a, np.ndarray) else int(a) for a in arguments]
-        arrays = [(p, a) for p, a in zip(places, arguments, strict=True) if isinstance(a, np.ndarray)]
-        for place, array in arrays:
-            caller.write(place, array)
-        caller.call(name, *places)
-        for place, array in arrays:
-            array.reshape(-1)[:] = caller.read(place, array.size, str(array.dtype))
-
-    return call
+    return CALLS["device_call"](tmp_path_factory.mktemp("helium"), "corstone300", names=("t_linear",))
 
 
 @pytest.fixture(params=["twin", "helium"])

@@ -41,6 +41,19 @@ typedef struct {
 ES_INLINE void es_store_mean(const void *to, es_block at, const int32_t *acc)
 {
     const es_to_mean *t = (const es_to_mean *)to;
+#if ES_HELIUM
+    if (ES_WHOLE(at, t->stride)) {
+        const int32_t *i = t->inverse;
+        const int32x4_t first = {i[0], i[0], i[1], i[1]}, second = vdupq_n_s32(i[2]);
+        es_sums sums = es_sums_of(acc);
+        sums = (es_sums){vrmulhq_s32(sums.upper, first), vrmulhq_s32(sums.lower, second)};
+        const int16x8_t means = es_narrowed(es_requants(sums, t->mult + at.col, 0, t->zero));
+        void *out = es_place(t->out, t->bits, at.row * t->stride + at.col);
+        es_put_values(
+            out, t->bits, ES_PLACES(t->stride, 1), es_clamped(means, es_low(t->bits), -1 - es_low(t->bits), t->bits));
+        return;
+    }
+#endif
     for (int c = 0; c < at.cols; c++)
         for (int r = 0; r < at.rows; r++) {
             int32_t mean = es_high(acc[3 * c + r], t->inverse[r]);
@@ -69,6 +82,19 @@ ES_INLINE uint32_t es_exponential(int32_t gap, const es_exponent *x)
     return (uint32_t)x->table[z & 255] >> (z >> 8);
 }
 
+#if ES_HELIUM
+
+ES_INLINE uint32x4_t es_exponentials4(int32x4_t gap, const es_exponent *x)
+{
+    const int32x4_t z = vrmulhq_s32(vshlq_r_s32(gap, x->pre), vdupq_n_s32(x->mz));
+    const int32x4_t steps = vminq_s32(z, vdupq_n_s32(4095));
+    const uint32x4_t at = vandq_u32(vreinterpretq_u32_s32(steps), vdupq_n_u32(255));
+    const uint32x4_t e = vldrhq_gather_shifted_offset_u32((const uint16_t *)x->table, at);
+    return vshlq_u32(e, vnegq_s32(vshrq_n_s32(steps, 8)));
+}
+
+#endif
+
 /* One row of m scores to exponentials in quads 12 apart, padded with zeros; returns their sum. */
 ES_INLINE int32_t es_exponentials(es_score *scores, int m, const es_exponent *x, const int16_t *bias, es_weight *out)
 {
@@ -77,6 +103,10 @@ ES_INLINE int32_t es_exponentials(es_score *scores, int m, const es_exponent *x,
     if (bias)
         for (int i = 0; i < m; i++)
             scores[i] += es_lift(bias[i], x->bias_shift);
+#if ES_HELIUM
+    for (; j + 4 <= m; j += 4)
+        largest = vmaxvq_s32(largest, vld1q_s32((const int32_t *)scores + j));
+#endif
     for (; j + 4 <= m; j += 4) {
         int32_t s0 = scores[j], s1 = scores[j + 1], s2 = scores[j + 2], s3 = scores[j + 3];
         largest = ES_MAX(largest, s0);
@@ -86,7 +116,16 @@ ES_INLINE int32_t es_exponentials(es_score *scores, int m, const es_exponent *x,
     }
     for (; j < m; j++)
         largest = ES_MAX(largest, scores[j]);
-    for (j = 0; j + 4 <= m; j += 4, out += 12) {
+    j = 0;
+#if ES_HELIUM
+    for (; j + 4 <= m; j += 4, out += 12) {
+        const int32x4_t gap = vsubq_s32(vdupq_n_s32(largest), vld1q_s32((const int32_t *)scores + j));
+        const uint32x4_t e = es_exponentials4(gap, x);
+        sum = (int32_t)vaddvaq_u32((uint32_t)sum, e);
+        vstrhq_u32((uint16_t *)out, e);
+    }
+#endif
+    for (; j + 4 <= m; j += 4, out += 12) {
         int32_t s0 = scores[j], s1 = scores[j + 1], s2 = scores[j + 2], s3 = scores[j + 3];
         uint32_t e0 = es_exponential(largest - s0, x), e1 = es_exponential(largest - s1, x);
         uint32_t e2 = es_exponential(largest - s2, x), e3 = es_exponential(largest - s3, x);

@@ -49,13 +49,14 @@ ES_INLINE void es_dot_quad(const int8_t *w, const int16_t *x, uint32_t *sum)
 
 /* acc[3 n + r] = bias[n] + sum over k of w_n[k] * x_r[k], 4 * quads values of k, n < 2, r < 3.
  * w, x, bias and acc lie on word boundaries; quads >= 1. */
-#if !ES_HELIUM
 
 /* The same for the first row alone, a last one or the only: acc[0] and acc[3]. */
 static __attribute__((noinline, unused)) void es_dot_row(
     const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
 {
-#if ES_DSP
+#if ES_HELIUM
+    es_row_words(w, x, bias, acc, quads);
+#elif ES_DSP
     int32_t a = bias[0], b = bias[1];
     ES_UNROLL_TWICE
     for (; quads; quads--, w += 8, x += 12) {
@@ -83,43 +84,11 @@ static __attribute__((noinline, unused)) void es_dot_row(
 #endif
 }
 
-#endif
-
 #if ES_HELIUM
 
-#include <arm_mve.h>
-
-/* Both outputs' sums for half of four quads of a row, two values of each as one word, `bytes` behind their begin. */
-#define ES_ROW(sum_a, sum_b, w_a, w_b, bytes) { \
-        int16x8_t row = vreinterpretq_s16_u32(vldrwq_gather_base_u32(at, bytes)); \
-        sum_a = vmladavaq_s16(sum_a, w_a, row); \
-        sum_b = vmladavaq_s16(sum_b, w_b, row); \
-    }
-
-/* Four quads a round: a vector of words for each of two outputs, of two halves for each of three rows. Halves of a quad
- * lie in the even and the odd bytes of its word, which is what widening takes apart. */
-static __attribute__((noinline, unused)) void es_dot(
-    const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
+ES_INLINE void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
 {
-    uint32x4_t at = vaddq_n_u32(vmulq_n_u32(vidupq_n_u32(0, 1), 24), (uint32_t)(uintptr_t)x);
-    int32_t a0 = bias[0], a1 = a0, a2 = a0, b0 = bias[1], b1 = b0, b2 = b0;
-    for (; quads >= 4; quads -= 4, w += 32, x += 48) {
-        uint32x4x2_t two = vld2q_u32((const uint32_t *)(const void *)w);
-        int8x16_t a = vreinterpretq_s8_u32(two.val[0]), b = vreinterpretq_s8_u32(two.val[1]);
-        int16x8_t a_even = vmovlbq_s8(a), b_even = vmovlbq_s8(b), a_odd = vmovltq_s8(a), b_odd = vmovltq_s8(b);
-        ES_ROW(a0, b0, a_even, b_even, 0)
-        ES_ROW(a1, b1, a_even, b_even, 8)
-        ES_ROW(a2, b2, a_even, b_even, 16)
-        ES_ROW(a0, b0, a_odd, b_odd, 4)
-        ES_ROW(a1, b1, a_odd, b_odd, 12)
-        ES_ROW(a2, b2, a_odd, b_odd, 20)
-        at = vaddq_n_u32(at, 96);
-    }
-    uint32_t sum[6] = {(uint32_t)a0, (uint32_t)a1, (uint32_t)a2, (uint32_t)b0, (uint32_t)b1, (uint32_t)b2};
-    for (; quads; quads--, w += 8, x += 12)
-        es_dot_quad(w, x, sum);
-    for (int i = 0; i < 6; i++)
-        acc[i] = (int32_t)sum[i];
+    es_dot_words(w, x, bias, acc, quads);
 }
 
 #elif ES_DSP
@@ -245,8 +214,14 @@ ES_ONCE void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int3
 ES_INLINE void es_dot_of(
     int code, const int8_t *pair, const int16_t *x, int bits, int rows, const int32_t *bias, int32_t *acc, int quads)
 {
+#if ES_HELIUM
+    if (rows == 1 && ES_NARROW(bits, quads)) {
+        es_row_bytes(pair, (const int8_t *)x, bias, acc, quads);
+        return;
+    }
+#endif
     if (ES_NARROW(bits, quads)) {
-        es_dot_narrow(pair, (const int8_t *)x, bias, acc, quads);
+        es_dot_bytes(pair, (const int8_t *)x, bias, acc, quads);
         return;
     }
 #if !ES_MULTIPLIES
@@ -256,13 +231,10 @@ ES_INLINE void es_dot_of(
     }
 #endif
     (void)code;
-#if !ES_HELIUM
     if (rows == 1) {
         es_dot_row(pair, x, bias, acc, quads);
         return;
     }
-#endif
-    (void)rows;
     es_dot(pair, x, bias, acc, quads);
 }
 

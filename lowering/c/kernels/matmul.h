@@ -9,39 +9,10 @@
 #define ES_MATMUL_H
 
 #include "dot.h"
-#include "table.h"
+#include "scale.h"
 #include "tile.h"
 
-/* Accumulators acc[3 c + r] belong to output col + c, row `row` + r = first + 3 * triple + r. */
-typedef struct {
-    int row, triple, rows, col, cols;
-} es_block;
-
 typedef void es_store(const void *to, es_block at, const int32_t *acc);
-
-/* From accumulator to value: requantise, clamp to [low, high], then at most one table (the others NULL). */
-typedef struct {
-    const int32_t *mult; /* one per output */
-    int pre;
-    int32_t zero, low, high;
-    const int8_t *table8;   /* int8 -> int8, 256 entries */
-    const int16_t *table16; /* int8 -> int16, 256 entries */
-    const int16_t *curve;   /* int16 -> int16, 257 points */
-} es_scale;
-
-ES_INLINE int32_t es_tabled(const es_scale *s, int32_t value)
-{
-    if (s->table8)
-        return s->table8[value + 128];
-    if (s->table16)
-        return s->table16[value + 128];
-    return s->curve ? es_curve(value, s->curve) : value;
-}
-
-ES_INLINE int32_t es_value(const es_scale *s, int32_t acc, int32_t mult)
-{
-    return es_tabled(s, es_clamp(es_requant(acc, mult, s->pre, s->zero), s->low, s->high));
-}
 
 /* `bits`: of the tile's values; `first`: number of its first row among all rows, for stores by row. bias: or NULL. */
 ES_INLINE void es_matmul_of(
@@ -91,6 +62,12 @@ ES_INLINE void es_store_rows(const void *to, es_block at, const int32_t *acc)
 {
     const es_to_rows *t = (const es_to_rows *)to;
     void *out = es_place(t->out, t->bits, at.row * t->stride + at.col);
+#if ES_HELIUM
+    if (ES_WHOLE(at, t->stride)) {
+        es_put_values(out, t->bits, ES_PLACES(t->stride, 1), es_values(&t->scale, at, acc, t->bits));
+        return;
+    }
+#endif
     for (int c = 0; c < at.cols; c++) {
         int32_t mult = t->scale.mult[at.col + c];
         for (int r = 0; r < at.rows; r++)
@@ -110,6 +87,16 @@ ES_INLINE void es_store_tile(const void *to, es_block at, const int32_t *acc)
     const es_to_tile *t = (const es_to_tile *)to;
     int16_t *out = es_tile_row(t->tile, t->bits, 3 * at.triple, t->quads);
     const int narrow = ES_NARROW(t->bits, t->quads);
+#if ES_HELIUM
+    if (ES_WHOLE(at, 0)) {
+        const int16x8_t values = es_values(&t->scale, at, acc, narrow ? 8 : 16);
+        if (narrow)
+            es_put_values((int8_t *)out + es_tile_byte(at.col), 8, ES_PLACES(16, 2), values);
+        else
+            es_put_values(out + es_tile_word(at.col), 16, ES_PLACES(4, 1), values);
+        return;
+    }
+#endif
     for (int c = 0; c < at.cols; c++) {
         int32_t mult = t->scale.mult[at.col + c];
         for (int r = 0; r < at.rows; r++)
@@ -128,6 +115,15 @@ ES_INLINE void es_store_packed(const void *to, es_block at, const int32_t *acc)
 {
     const es_to_packed *t = (const es_to_packed *)to;
     int8_t *out = t->packed + (at.col >> 2) * 8 + ((at.col >> 1) & 1);
+#if ES_HELIUM
+    const int pair = t->quads * 8;
+    if (ES_WHOLE(at, pair)) {
+        const uint16x8_t even = ES_EACH(0, 4, pair, 2), odd = ES_EACH(4, pair, pair + 4, 2);
+        const uint16x8_t places = at.row & 1 ? odd : even;
+        es_put_values(out + (at.row >> 1) * pair, 8, places, es_values(&t->scale, at, acc, 8));
+        return;
+    }
+#endif
     for (int r = 0; r < at.rows; r++) {
         int row = at.row + r;
         int8_t *place = out + (row >> 1) * t->quads * 8 + (row & 1) * 4;
@@ -147,6 +143,15 @@ ES_INLINE void es_store_transposed(const void *to, es_block at, const int32_t *a
 {
     const es_to_transposed *t = (const es_to_transposed *)to;
     int8_t *out = t->packed + (at.col >> 1) * t->quads * 8;
+#if ES_HELIUM
+    if (ES_WHOLE(at, 0)) {
+        static const uint16_t places[4][8] = {
+            ES_EACH(0, 2, 1, 4), ES_EACH(2, 1, 3, 4), ES_EACH(1, 3, 8, 4), ES_EACH(3, 8, 10, 4)};
+        es_put_values(
+            out + (at.row >> 2) * 8, 8, vld1q_u16(places[at.row & 3]), es_values(&t->scale, at, acc, 8));
+        return;
+    }
+#endif
     for (int r = 0; r < at.rows; r++) {
         int row = at.row + r;
         int8_t *place = out + (row >> 2) * 8 + ((row & 1) << 1) + ((row >> 1) & 1);
@@ -173,6 +178,20 @@ ES_INLINE void es_store_sum(const void *to, es_block at, const int32_t *acc)
     const int first = at.row * t->stride + at.col;
     void *out = es_place(t->out, t->bits, first);
     const void *other = es_at(t->other, t->other_bits, first);
+#if ES_HELIUM
+    if (ES_WHOLE(at, t->stride)) {
+        const uint16x8_t places = ES_PLACES(t->stride, 1);
+        const int16x8_t values = es_values(&t->scale, at, acc, 16);
+        const int16x8_t others = es_get_values(other, t->other_bits, places);
+        int32x4_t even = vmlaq_n_s32(vdupq_n_s32(t->c), vmovlbq_s16(values), t->ma);
+        int32x4_t odd = vmlaq_n_s32(vdupq_n_s32(t->c), vmovltq_s16(values), t->ma);
+        even = vshlq_r_s32(vmlaq_n_s32(even, vmovlbq_s16(others), t->mb), -t->shift);
+        odd = vshlq_r_s32(vmlaq_n_s32(odd, vmovltq_s16(others), t->mb), -t->shift);
+        const int16x8_t narrow = es_narrowed((es_sums){even, odd});
+        es_put_values(out, t->bits, places, es_clamped(narrow, t->low, t->high, t->bits));
+        return;
+    }
+#endif
     for (int c = 0; c < at.cols; c++) {
         int32_t mult = t->scale.mult[at.col + c];
         for (int r = 0; r < at.rows; r++) {

@@ -4,6 +4,10 @@
 
 #include "core.h"
 
+#if ES_HELIUM
+#include <arm_mve.h>
+#endif
+
 /* ceil(log2(sqrt(width))), folded to a literal. */
 ES_INLINE int es_root_bits(int width)
 {
@@ -49,6 +53,15 @@ ES_INLINE void es_norm(
     /* d << lift in one multiply-add; modulo 2^32, and the result fits. */
     uint32_t slope = (uint32_t)width << lift, shift = 0u - ((uint32_t)(total + width * zero) << lift);
     int i = 0;
+#if ES_HELIUM
+    for (; i + 4 <= width; i += 4, out += step) {
+        const int32x4_t four = bits == 8 ? vldrbq_s32((const int8_t *)x + i) : vldrhq_s32((const int16_t *)x + i);
+        const int32x4_t d = vmlaq_n_s32(vdupq_n_s32((int32_t)shift), four, (int32_t)slope);
+        const int32x4_t high = vrmulhq_s32(d, vdupq_n_s32(root));
+        const int16x8_t narrow = vqrshrnbq_n_s32(vreinterpretq_s16_s32(high), high, 14);
+        vstrhq_s32(out, vreinterpretq_s32_s16(narrow));
+    }
+#endif
     ES_UNROLL_TWICE
     for (; i + 4 <= width; i += 4, out += step)
         for (int j = 0; j < 4; j++) {

@@ -36,13 +36,24 @@ ES_INLINE int16_t *es_tile_row(int16_t *tile, int bits, int row, int quads)
     return tile + row / 3 * es_tile_pitch(narrow, quads) + row % 3 * (narrow ? 8 : 4);
 }
 
+/* Where element k lies in its row: in a narrow tile, and in one of int16. */
+ES_INLINE int es_tile_byte(int k)
+{
+    return (k >> 4) * 48 + (k & 12) + (k & 1) * 2 + (k >> 1 & 1);
+}
+
+ES_INLINE int es_tile_word(int k)
+{
+    return (k >> 2) * 12 + (k & 3);
+}
+
 /* Element k of the row that begins at `row`. */
 ES_INLINE void es_tile_put(int16_t *row, int narrow, int k, int32_t value)
 {
     if (narrow)
-        ((int8_t *)row)[(k >> 4) * 48 + (k & 12) + (k & 1) * 2 + (k >> 1 & 1)] = (int8_t)value;
+        ((int8_t *)row)[es_tile_byte(k)] = (int8_t)value;
     else
-        row[(k >> 2) * 12 + (k & 3)] = (int16_t)value;
+        row[es_tile_word(k)] = (int16_t)value;
 }
 
 /* One row of k values into quads `step` apart: 12 in a tile, 4 for a plain row of k up to 4. */
