@@ -36,7 +36,7 @@ FRONT = (32, 64, 128, 256)
 
 SEEDS = (0, 1, 2)
 GENERATIONS, POPULATION = 8, 6
-BATCH, SUPERNET, TUNING = 128, 240, 760
+BATCH, SUPERNET, TUNING = 64, 500, 1100
 """Pictures of a step; steps of all networks together, and of the chosen one from there. Made by hand: both in one."""
 
 HAND: Genome = {

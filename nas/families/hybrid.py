@@ -131,7 +131,7 @@ class Mixer:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Tokens [1, tokens, width] -> logits [1, classes]: their mean, a norm, a Linear; or one Linear of all of them."""
+    """Tokens [1, tokens, width] -> logits [1, classes]: their mean or all of them, a norm, a Linear."""
 
     tokens: int
     width: int
@@ -141,10 +141,12 @@ class Classifier:
 
     def add(self, net: Net, x: Value) -> Value:
         """See `Part`."""
-        if self.flat:  # channel by channel: fewer channels are then the leading columns of more
-            x = net.add(Transpose((0, 2, 1)), x, name="turned")
-            return net.linear(net.add(Reshape((1, self.width * self.tokens)), x, name="flat"), self.classes, "all")
-        return net.linear(net.norm(net.add(Mean((1,)), x, name="mean"), self.norm, "norm"), self.classes, "fc")
+        if not self.flat:
+            return net.linear(net.norm(net.add(Mean((1,)), x, name="mean"), self.norm, "norm"), self.classes, "fc")
+        # Channel by channel, that fewer channels are the leading columns of more.
+        x = net.add(Transpose((0, 2, 1)), x, name="turned")
+        x = net.add(Reshape((1, self.width * self.tokens)), x, name="flat")
+        return net.linear(net.norm(x, self.norm, "all.norm"), self.classes, "all")
 
 
 def parts(genome: Genome, settings: Mapping[str, Choice]) -> Parts:
