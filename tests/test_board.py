@@ -128,6 +128,28 @@ def test_the_command_line_reaches_a_board(built, monkeypatch, tmp_path):
     assert (told["equal"], told["samples"], told["kind"], told["latency_kind"]) == (1, 1, "emulated", "emulated")
 
 
+def test_a_run_on_a_board_narrows_the_next_estimate(built, monkeypatch, tmp_path):
+    """From the serial line to the file and to the band; a SysTick of 25 MHz counts 4 cycles for 5 instructions here."""
+    folder, file = built(M.without_emulated(tmp_path)), tmp_path / "board.json"
+
+    def told(*words):
+        done = CliRunner().invoke(verbs.commands, ["run", str(folder), "--json", *map(str, words)])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    with M.running(M.firmware(folder), "mps2-an500", 0, "-icount", "shift=5") as found:
+        monkeypatch.setattr(boards, "RUNNER", replace(
+            found.runner(), connect=lambda *given: M.Counting(found.connect(*given))))  # fmt: skip
+        measured = told("--on", "board", "--port", found.url, "--calibrate", file)
+    wide, narrow = told(), told("--calibration", file)
+    assert measured["latency_kind"] == "measured" and narrow["latency_kind"] == "estimated"
+    assert narrow["estimate"]["because"] == f"narrowed by a run on {measured['device']}"
+    assert narrow["latency_ms"] == pytest.approx(measured["latency_ms"], rel=1e-6)
+    low, high = wide["latency_ms"]
+    assert low <= narrow["latency_ms"][0] <= narrow["latency_ms"][1] <= high
+    assert narrow["latency_ms"][1] - narrow["latency_ms"][0] < (high - low) / 4
+
+
 def test_systick_counts_through_its_wraps(built, tmp_path):
     """QEMU's -icount makes an instruction a nanosecond, and this board's SysTick runs at 168 MHz."""
     folder = tmp_path / "slow"
