@@ -115,6 +115,16 @@ SHAPES = click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fu
 VALUES = click.option("--value", "values", type=Value(), multiple=True, help="A number that an input always is.")
 
 
+
+def _take(context: click.Context, option: click.Parameter, name: str | None) -> None:
+    if name:
+        context.with_resource(queries.compiler(name))
+
+
+COMPILER = click.option("--compiler", callback=_take, expose_value=False, help="Builds C for devices: zig, gcc, or the "
+                        "name or path of a GCC. Default: $EDGESMITH_COMPILER, else zig.")  # fmt: skip
+
+
 def choices(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command every option of every back end; which of them a target has, the compile checks."""
     for name, (values, default, text, whose) in reversed(queries.options().items()):
@@ -141,6 +151,7 @@ def commands() -> None:
 @click.option("--dtype", type=click.Choice(queries.dtypes()),
               help="Arithmetic. Default: that of the back end, int8 for C.")  # fmt: skip
 @choices
+@COMPILER
 @click.option("--check/--no-check", default=True, show_default=True, help="Run the result and compare it.")
 @verb
 def compile(model: Path, shapes: tuple[Named, ...], values: tuple[Fixed, ...], **options: Any) -> Data:
@@ -179,6 +190,7 @@ FLASH = click.option("--flash", is_flag=True, help="Write the firmware to the bo
 @click.option("--save", type=FILE, help="Write the outputs to this .npz.")
 @click.option("--calibrate", type=FILE, help="With --on board: write what it measured beside the estimate.")
 @click.option("--calibration", type=FILE, help="Narrow the emulator's estimate by a file that --calibrate wrote.")
+@COMPILER
 @PORT
 @FLASH
 @verb
@@ -194,6 +206,7 @@ def run(artifact: Path, **options: Any) -> Data:
 @click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Inferences to time.")
 @click.option("--vs", type=FILE, help="Another artifact or file, run in turns with the first.")
 @click.option("--save", type=FILE, help="Write each time as it is taken to this file, a JSON object a line.")
+@COMPILER
 @PORT
 @FLASH
 @verb

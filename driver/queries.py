@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
     from ..ir.passes.base import Pass
     from ..targets import Target
 
-__all__ = ["doctor", "dtypes", "find_target", "options", "own_file", "show", "targets"]
+__all__ = ["compiler", "doctor", "dtypes", "find_target", "options", "own_file", "show", "targets"]
+
+
+def compiler(name: str) -> AbstractContextManager[None]:
+    """Build for devices with this compiler, within a block: zig, gcc, or the name or path of a GCC."""
+    from ..lowering.c.compilers import chosen
+
+    return chosen(name)
 
 
 def passes() -> list[Pass]:

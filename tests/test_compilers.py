@@ -1,5 +1,6 @@
 """A second compiler for devices: the same bits as from zig, and a probe that no compiler's claims deceive."""
 
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -68,6 +69,24 @@ def test_the_choice_is_the_callers_then_the_environments(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(MachineError, match="apt install gcc-riscv64-unknown-elf"):
         compilers.find(targets.get("esp32c3"), "gcc")
+
+
+def test_the_command_line_chooses_for_one_command(tiny, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from edgesmith.cli import commands
+
+    monkeypatch.setenv(compilers.CHOICE, "zig")
+    wanted = ["compile", str(tiny), "--target", "stm32f746", "-o", str(tmp_path / "out"), "--no-check"]
+    refused = CliRunner().invoke(commands, [*wanted, "--compiler", "tcc"])
+    assert refused.exit_code == UsageError.exit_code and "no compiler 'tcc'" in refused.output
+    assert os.environ[compilers.CHOICE] == "zig" and not (tmp_path / "out").exists()
+    with compilers.chosen(sys.executable):
+        assert compilers.find(F746).command == (sys.executable,)
+    monkeypatch.delenv(compilers.CHOICE)
+    with compilers.chosen("gcc"):
+        assert os.environ[compilers.CHOICE] == "gcc"
+    assert compilers.CHOICE not in os.environ
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from ...ir.errors import BudgetError, MachineError, UsageError
 from ...targets import Target
 from .. import zig
 
-__all__ = ["CHOICE", "Compiler", "find", "probe", "run"]
+__all__ = ["CHOICE", "Compiler", "chosen", "find", "probe", "run"]
 
 CHOICE = "EDGESMITH_COMPILER"
 """The environment variable that names the compiler for devices: zig, gcc, or the path of a GCC."""
@@ -79,13 +80,25 @@ def find(target: Target | None = None, name: str = "") -> Compiler:
     if name != "gcc":
         path = shutil.which(name)
         if path is None:
-            raise UsageError(f"there is no compiler '{name}'", do=f"set {CHOICE} to zig, gcc or the path of a GCC")
+            raise UsageError(f"there is no compiler '{name}'", do="name zig, gcc or the path of a GCC")
         return Compiler("gcc", (path,))
     command, package = GCC[target.core.zig_target.partition("-")[0]]
     path = shutil.which(command)
     if path is None:
         raise MachineError(f"{command} is not on the path", do=f"apt install {package}")
     return Compiler("gcc", (path,))
+
+
+@contextmanager
+def chosen(name: str) -> Iterator[None]:
+    """Let `find` take the compiler of this name for the block, and for the processes that it starts."""
+    before = os.environ.get(CHOICE)
+    os.environ[CHOICE] = name
+    try:
+        yield
+    finally:
+        os.environ.pop(CHOICE)
+        os.environ.update({CHOICE: before} if before is not None else {})
 
 
 def run(command: Sequence[str], *, what: str, where: Iterable[Path] = ()) -> str:
