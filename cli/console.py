@@ -10,7 +10,7 @@ from typing import Protocol
 from rich.markup import escape
 
 from ..ir.errors import EdgesmithError
-from .profile import cycles, profile, schedules
+from .profile import code, cycles, profile, schedules
 from .terminal import ERR, OUT, Data, band, new_table, size
 
 __all__ = ["Progress", "bench", "check", "compile", "doctor", "error", "progress", "run", "show", "targets"]
@@ -90,6 +90,8 @@ def fit(data: Data) -> None:
     if flash["external"]:
         OUT.print(f"  [yellow]external flash[/]  {size(flash['external'])} of {size(flash['external_budget'])}:"
                   " this model needs it")  # fmt: skip
+    if flash["functions"]:
+        code(data)
 
 
 def file(data: Data) -> None:

@@ -1,14 +1,15 @@
-"""Printing of where instructions go: by kind of work, layer and function, and by the schedules that memory buys."""
+"""Printing of where instructions and code go: by kind of work, layer and function, and by the schedules RAM buys."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.markup import escape
 
 from .terminal import OUT, Data, new_table, size
 
-__all__ = ["cycles", "profile", "schedules"]
+__all__ = ["code", "cycles", "profile", "schedules"]
 
 LAYERS, FUNCTIONS, NAME = 24, 10, 60
 
@@ -18,15 +19,31 @@ def profile(data: Data) -> None:
     total = data["instructions"] or 1
     per_mac = f", {data['per_mac']:.3f} per MAC" if data["per_mac"] else ""
     title = f"Instructions, {data['instructions']:,} for {data['macs']:,} MACs{per_mac}"
-    table = new_table("for", "instructions", "share", title=title)
-    for name, count in data["kinds"].items():
-        table.add_row(escape(name), f"{count:,}", f"{count / total:.2%}")
+    table = new_table("for", "instructions", "share", "bytes of code", title=title)
+    for name in {**data["kinds"], **data["code"]}:
+        count = data["kinds"].get(name, 0)
+        table.add_row(escape(name), f"{count:,}", f"{count / total:.2%}", f"{data['code'].get(name, 0):,}")
     OUT.print(table)
     layers(data)
-    table = new_table("function", "instructions", "share", "executed blocks", title="By function")
+    table = new_table("function", "instructions", "share", "executed blocks", "bytes of code", title="By function")
     for each in data["functions"][:FUNCTIONS]:
         count = each["instructions"]
-        table.add_row(escape(each["name"]), f"{count:,}", f"{count / total:.2%}", f"{each['blocks']:,}")
+        cells = (f"{count:,}", f"{count / total:.2%}", f"{each['blocks']:,}", f"{each['bytes']:,}")
+        table.add_row(escape(each["name"]), *cells)
+    OUT.print(table)
+
+
+def code(data: Data) -> None:
+    """Bytes of code by function, and how many layers share each."""
+    functions, total = data["flash"]["functions"], data["flash"]["code"]
+    layers = Counter(step["function"] for step in data["steps"])
+    table = new_table("function", "bytes", "share", "layers", title="Code")
+    for name, count in list(functions.items())[:FUNCTIONS]:
+        shared = str(layers[name]) if name in layers else "-"
+        table.add_row(escape(name), f"{count:,}", f"{count / total:.1%}", shared)
+    rest = dict(list(functions.items())[FUNCTIONS:])
+    if count := total - sum(functions.values()) + sum(rest.values()):
+        table.add_row(f"{len(rest)} more, padding" if rest else "padding", f"{count:,}", f"{count / total:.1%}", "")
     OUT.print(table)
 
 

@@ -103,7 +103,7 @@ def memory(
 def flash(sizes: Sizes | None, device: Target) -> dict[str, Any]:
     """Flash in bytes: by what it holds, and by where it lies, internal and external apart."""
     if sizes is None:
-        return dict.fromkeys(("code", "weights", "internal", "budget", "external", "external_budget"))
+        return dict.fromkeys(("code", "weights", "internal", "budget", "external", "external_budget", "functions"))
     section = {name: length for name, (_, length) in sizes.sections.items()}
     external = section.get(".es_external", 0)
     internal = sum(section.get(name, 0) for name in (".text", ".rodata", ".data"))
@@ -116,6 +116,7 @@ def flash(sizes: Sizes | None, device: Target) -> dict[str, Any]:
         "budget": device.flash_budget,
         "external": external,
         "external_budget": device.external_flash_budget,
+        "functions": sizes.functions,
     }
 
 

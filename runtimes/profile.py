@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from .kinds import kind
@@ -12,6 +14,7 @@ from .kinds import kind
 if TYPE_CHECKING:
     import numpy as np
 
+    from .elf import Symbol
     from .emulator import Program
     from .inlining import Inlining
     from .machine import Machine, Result
@@ -48,10 +51,14 @@ class Breakdown:
     Attributes:
         layers: In order of execution.
         blocks: All basic blocks that ran, those that took most instructions first.
+        code: Bytes of code by kind of work, the largest first.
+        sizes: Bytes of code by function.
     """
 
     layers: tuple[Layer, ...]
     blocks: tuple[Block, ...]
+    code: Mapping[str, int]
+    sizes: Mapping[str, int]
 
     @property
     def instructions(self) -> int:
@@ -80,6 +87,7 @@ class Breakdown:
             "macs": sum(macs),
             "per_mac": _ratio(self.instructions, sum(macs)),
             "kinds": self.kinds,
+            "code": dict(self.code),
             "layers": [
                 {
                     "name": layer.name, "kind": layer.kind, "macs": count, "instructions": layer.instructions,
@@ -88,7 +96,7 @@ class Breakdown:
                 for layer, count in zip(self.layers, macs, strict=True)
             ],
             "functions": [
-                {"name": name, "instructions": count, "blocks": blocks}
+                {"name": name, "instructions": count, "blocks": blocks, "bytes": self.sizes.get(name, 0)}
                 for name, (count, blocks) in self.functions.items()
             ],
             "blocks": [
@@ -120,7 +128,21 @@ def profile(program: Program, arrays: Sequence[np.ndarray]) -> Breakdown:
         Block(address, size, len(machine.lengths(address, size)), machine.image.function_at(address), count)
         for (address, size), count in total.items()
     ]
-    return Breakdown(tuple(layers), tuple(sorted(ran, key=lambda b: (-b.instructions * b.executions, b.address))))
+    ran.sort(key=lambda block: (-block.instructions * block.executions, block.address))
+    functions = {each.address: each for each in machine.image.functions if not machine.is_harness(each.address)}
+    sizes = {each.name: each.size for each in functions.values()}
+    return Breakdown(tuple(layers), tuple(ran), _code(functions.values(), program.inlining), sizes)
+
+
+def _code(functions: Iterable[Symbol], known: Inlining) -> dict[str, int]:
+    """Bytes by kind of work: each stretch of code is for what the kernel is for that it was inlined from."""
+    found: Counter[str] = Counter()
+    for each in functions:
+        begins, ends = each.address, each.address + each.size
+        inside = known.starts[bisect_right(known.starts, begins) : bisect_left(known.starts, ends)]
+        for begin, end in pairwise((begins, *inside, ends)):
+            found[kind(known.chain(begin))] += end - begin
+    return _ranked([found])
 
 
 class _Attribution:

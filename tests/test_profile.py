@@ -113,3 +113,22 @@ def test_a_profile_is_printed_and_asked_for_only_where_instructions_are_counted(
     assert "attention products" in said.get() and "per MAC" in said.get() and "executed blocks" in said.get()
     with pytest.raises(UsageError, match="does not count instructions"):
         execution.run(compiled, on="host", profile=True)
+
+
+@pytest.mark.compiler
+@pytest.mark.emulator
+def test_code_is_told_by_kernel_and_by_function(compiled, outcome):
+    flash, found = compiled.manifest["flash"], outcome.profile
+    functions = flash["functions"]
+    assert 0 <= flash["code"] - sum(functions.values()) <= 4 * len(functions)  # padding between them
+    assert {step["function"] for step in compiled.manifest["steps"]} <= set(functions)
+    ran = {each["name"]: each["bytes"] for each in found["functions"]}
+    assert {name: size for name, size in ran.items() if name in functions} == {
+        name: functions[name] for name in ran if name in functions
+    }
+    assert set(functions) - set(ran) <= {f"{compiled.manifest['name']}_run", *kinds.kernels()}
+    assert sum(ran.values()) <= sum(found["code"].values()) < 1.1 * flash["code"]
+    assert {"linear layers", "attention products", "softmax", "norms"} <= set(found["code"])
+    with console.OUT.capture() as said:
+        console.compile({"folder": "", **compiled.manifest})
+    assert "bytes" in said.get() and next(iter(functions)) in said.get()

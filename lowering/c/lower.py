@@ -108,8 +108,11 @@ def lower(
         "outputs": [_port(value) for value in graph.outputs],
         "symbols": {"run": f"{prefix}_harness", "arena": f"{prefix}_arena", "step": f"{prefix}_harness_step"},
         "harness": ["test/harness.c"],
-        "steps": [_step(plan, step.group, vector.digests) for step in plan.steps],
-        "reads": _reads(plan, constants, external),
+        "steps": [
+            _step(plan, step.group, written["function"], vector.digests)
+            for step, written in zip(plan.steps, context["steps"], strict=True)
+        ],
+        "reads": reads(plan, constants, external),
     }
 
 
@@ -205,7 +208,7 @@ def _port(value: Value) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _step(plan: Plan, group: Group, digests: Mapping[str, str]) -> dict[str, Any]:
+def _step(plan: Plan, group: Group, function: str, digests: Mapping[str, str]) -> dict[str, Any]:
     """What a step makes and where, so that a run can be compared with the reference step by step."""
     made = [
         {
@@ -214,10 +217,13 @@ def _step(plan: Plan, group: Group, digests: Mapping[str, str]) -> dict[str, Any
         }
         for value in group.outputs
     ]  # fmt: skip
-    return {"name": group.name, "kind": group.kind, "sources": list(group.sources), "outputs": made, "macs": group.macs}
+    return {
+        "name": group.name, "kind": group.kind, "function": function, "sources": list(group.sources), "outputs": made,
+        "macs": group.macs,
+    }  # fmt: skip
 
 
-def _reads(plan: Plan, constants: Constants, external: set[str]) -> dict[str, Any]:
+def reads(plan: Plan, constants: Constants, external: set[str]) -> dict[str, Any]:
     """Bytes that one inference reads: constants by where they lie, and operands of products by their arena offset."""
     weights = dict.fromkeys(("flash", "external_flash"), 0)
     for item in constants.items.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ COMMON = ("-std=c11", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-stric
 DEVICE = ("-ffreestanding", "-ffunction-sections", "-fdata-sections")
 WARNINGS = ("-Wall", "-Wextra", "-Werror=implicit-function-declaration")
 
-SHF_WRITE, SHF_ALLOC, SHT_NOBITS = 1, 2, 8  # the ELF format's own numbers
+SHF_WRITE, SHF_ALLOC, SHT_SYMTAB, SHT_NOBITS, STT_FUNC = 1, 2, 2, 8, 2  # the ELF format's own numbers
 
 # Code that only drives a run (camera, callbacks) lies outside every real region, so that no budget counts it.
 HARNESS_ORIGIN, HARNESS_SIZE = 0x68000000, 0x10000
@@ -159,10 +160,17 @@ def compile_shared(
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of a linked file: by section as (address, size), and summed by memory region of the target."""
+    """Bytes of a linked file.
+
+    Attributes:
+        sections: Address and size by name.
+        regions: Summed by memory region of the target.
+        functions: Of the code by function, the largest first; of names that stand for one function, the first.
+    """
 
     sections: dict[str, tuple[int, int]]
     regions: dict[str, int]
+    functions: dict[str, int]
 
     @property
     def code(self) -> int:
@@ -191,4 +199,20 @@ def section_sizes(elf: Path, target: Target) -> Sizes:
             regions[region.name] += max(0, min(address + length, region.end) - max(address, region.origin))
         if flags & SHF_WRITE and kind != SHT_NOBITS:
             regions[flash] += length
-    return Sizes(sections, regions)
+    symbols = next((each for each in headers if each[1] == SHT_SYMTAB), None)
+    functions = _functions(image, symbols, headers[symbols[6]][4], *sections.get(".text", (0, 0))) if symbols else {}
+    return Sizes(sections, regions, functions)
+
+
+def _functions(image: bytes, symbols: tuple[int, ...], names: int, start: int, length: int) -> dict[str, int]:
+    """Bytes of every function from `start` on that a symbol table names; one address may have several names."""
+    found: dict[int, tuple[str, int]] = {}
+    table = image[symbols[4] : symbols[4] + symbols[5]]
+    for at, address, size, info, _, _ in struct.iter_unpack("<IIIBBH", table):
+        if info & 15 == STT_FUNC and start <= address < start + length and size:
+            each = image[names + at : image.index(b"\0", names + at)].decode(), size
+            found[address] = min(found.get(address, each), each)
+    sizes: Counter[str] = Counter()
+    for name, size in found.values():
+        sizes[name] += size  # local functions may share a name
+    return dict(sizes.most_common())
