@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ..ir.graph import Array
 from ..targets import Target
 from . import phone
-from .compress.price import STACK, Price
+from .compress.price import Price
 from .costs.network import PartTable
 from .families import build, parts
 from .problem import Budgets, Costs
@@ -42,7 +42,9 @@ class Architecture:
         judge: Trained on the data.
         samples: A few inputs as the networks take them, float32 [samples, channels, height, width].
         stream: "int8" or "int16", of the tokens between blocks; a compile of the result takes the same option.
-        limits: Networks that are over these without their code are not linked to learn how large it is.
+        limits: Networks that are over these without stack and code are not built to learn of those.
+        ram: The budget that a compile of the result will have; without, it makes the smallest plan.
+        say: Called with a line of text while steps are measured that nobody has measured yet.
     """
 
     space: Space
@@ -51,10 +53,12 @@ class Architecture:
     samples: Array
     stream: str = "int8"
     limits: Budgets = field(default_factory=Budgets)
+    ram: int | None = None
+    say: Callable[[str], None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone: workers make of them what they need."""
-        return {name: value for name, value in self.__dict__.items() if name in self.__dataclass_fields__}
+        """The fields alone: workers make of them what they need, and tell nobody what they do."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__} | {"say": None}
 
     def starts(self) -> Sequence[Genome]:
         """The smallest network of the space and the largest."""
@@ -63,7 +67,7 @@ class Architecture:
     def costs(self, genome: Genome) -> Costs:
         """What it takes; see `Price` for targets of the C back end, `phone` for others.
 
-        A network that is over a limit by its parts alone is told with `flash` that lacks its code.
+        A network that is over a limit by its parts alone is told without stack and code.
         """
         if self.target.backend == "c":
             least = self.least(genome)
@@ -74,9 +78,9 @@ class Architecture:
         return phone.costs(build(self.space, genome), self.target)
 
     def least(self, genome: Genome) -> Costs:
-        """What it takes on a target of the C back end, without its code; quick, as each part is judged once."""
+        """What it takes on a target of the C back end, without stack and code; quick, as each part is judged once."""
         total = self._parts.of(parts(self.space.family, genome, self.space.settings))
-        return Costs(total.macs, total.constants, total.arena + STACK)
+        return Costs(total.macs, total.constants, total.arena)
 
     def quality(self, genome: Genome) -> float:
         """What the judge says."""
@@ -87,8 +91,10 @@ class Architecture:
         return self.judge.model(genome)
 
     def _price(self, name: str) -> Price:
-        """The one that knows every function that was linked so far."""
-        return self._prices.setdefault(name, Price(self.target, {name: self.samples}, self.stream))
+        """The one that has looked up every step so far."""
+        if name not in self._prices:
+            self._prices[name] = Price(self.target, {name: self.samples}, self.stream, ram=self.ram, say=self.say)
+        return self._prices[name]
 
     @cached_property
     def _parts(self) -> PartTable:

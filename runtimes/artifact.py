@@ -20,8 +20,9 @@ import numpy as np
 
 from .. import targets
 from ..ir.errors import UsageError
+from ..targets import Target
 
-__all__ = ["Artifact", "Piece", "Step", "Tensor", "load"]
+__all__ = ["Artifact", "Piece", "Step", "Tensor", "load", "stack_bytes"]
 
 PLENTY = 8192
 
@@ -127,17 +128,16 @@ def load(folder: Path) -> Artifact:
         return Artifact(
             folder, manifest["name"], target, tuple(map(_tensor, manifest["inputs"])),
             tuple(map(_tensor, manifest["outputs"])), symbols["run"], symbols["arena"], tuple(sources),
-            manifest.get("stack_bytes") or _stack(target), symbols.get("step", ""),
+            manifest.get("stack_bytes") or stack_bytes(targets.get(target)), symbols.get("step", ""),
             tuple(map(_step, manifest.get("steps", ()))), manifest.get("reads", {}),
         )  # fmt: skip
     except KeyError as error:
         raise UsageError("manifest.json lacks a key", where=[str(path)], why=f"{error}") from error
 
 
-def _stack(target: str) -> int:
+def stack_bytes(target: Target) -> int:
     """Bytes to keep for the stack: plenty, but no more than a quarter of what a small device has."""
-    ram = targets.get(target).ram
-    return PLENTY if ram is None else min(PLENTY, ram.size // 4)
+    return PLENTY if target.ram is None else min(PLENTY, target.ram.size // 4)
 
 
 def _tensor(entry: Mapping[str, Any]) -> Tensor:

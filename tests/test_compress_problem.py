@@ -15,7 +15,6 @@ from edgesmith.ir.passes.quantise.codes import noted_codes
 from edgesmith.nas.compress import Compression
 from edgesmith.nas.compress.drop import outputs
 from edgesmith.nas.compress.judge import imported, in_floats, in_integers, quantised
-from edgesmith.nas.compress.price import STACK
 from edgesmith.nas.compress.sites import layers
 from edgesmith.nas.space import key
 from edgesmith.runtimes import host
@@ -146,9 +145,8 @@ def test_costs_are_those_of_a_compile(problem, feeds, tmp_path, place):
     path.write_bytes(problem.model(genome))
     options = {"calibration": feeds, "stream": "int8", "ram": costs.ram, "check": False}
     made = edgesmith.compile(path, DEVICE, out=tmp_path / "out", **options)
-    assert made.memory["arena_bytes"] + STACK <= costs.ram
-    assert made.memory["total"] <= costs.ram
-    assert made.flash["internal"] == pytest.approx(costs.flash, rel=0.1)
+    assert 0 <= costs.ram - made.memory["total"] <= 160
+    assert made.flash["internal"] == pytest.approx(costs.flash, rel=0.05)
     assert costs.macs == sum(layer["macs"] for layer in made.manifest["cost"]["layers"])
 
 

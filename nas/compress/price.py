@@ -1,19 +1,15 @@
 """What a float graph takes of a device once it is compiled to integers, without compiling it.
 
-Quantiser, planner, emitters and packer are those of a compile, with a few samples for the ranges. Code is added up
-function by function: each is linked once, with the first network that needs it, and is as large in every other. Ranges
-of more samples may tell two layers apart that share a function here, or the other way round.
+Quantiser, planner, emitters and packer are those of a compile, with a few samples for the ranges; what the program's
+steps take is known from steps alone, see `costs.steps`. So costs depend on the graph only, and not on what was priced
+before. Ranges of more samples may tell two layers apart that share a function here, or the other way round.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
-from pathlib import Path
-
-import numpy as np
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 from ...ir.cost import cost
 from ...ir.graph import Array, Graph
@@ -23,15 +19,19 @@ from ...ir.passes.quantise import QuantOptions, convert
 from ...ir.passes.quantise.calibrate import calibrate
 from ...lowering.c.call import Call
 from ...lowering.c.constants import Constants
-from ...lowering.c.lower import Vector, emitted, lower
+from ...lowering.c.lower import emitted, place_constants
+from ...lowering.c.rates import rates
 from ...lowering.c.steps import joined
 from ...targets import Target
+from ..costs.latency import milliseconds
+from ..costs.part import linked_bytes
+from ..costs.steps import StepTable, blank
 from ..problem import Costs
 
 __all__ = ["STACK", "Price", "blank"]
 
 STACK = 512
-"""Bytes that a plan leaves for the stack, as compiles do; rows of weights that are decoded there come on top."""
+"""Bytes that a plan within a budget leaves for the stack, as a compile's does."""
 
 
 @dataclass
@@ -43,7 +43,9 @@ class Price:
         feeds: A few typical inputs, float32 [samples, ...], by name.
         stream: "int8" or "int16", of the tokens between blocks.
         callback: Whether the image comes pixel by pixel where it can.
-        ram: The budget that a compile will have, stack included; without, it makes the smallest plan.
+        ram: The budget that a compile will have, stack included, within which it takes the quickest schedules; without,
+            it makes the smallest plan.
+        say: Called with a line of text while steps are measured that nobody has measured yet.
     """
 
     target: Target
@@ -51,67 +53,57 @@ class Price:
     stream: str = "int8"
     callback: bool = True
     ram: int | None = None
-    _functions: dict[str, int] = field(default_factory=dict)
-    _rest: int | None = None
+    say: Callable[[str], None] | None = None
 
     def of(self, graph: Graph) -> Costs:
-        """Costs of a float graph; `ram` is that of the smallest plan, `flash` that of code and constants.
+        """Costs of a float graph: of the program that a compile makes of it.
+
+        `ram` has the exact arena and a bound on the stack, `latency` is the slow end of the band. Of what the device
+        cannot hold there is no program: `flash` lacks its code then, and one of the two is more than there is.
 
         Raises:
-            EdgesmithError: It has no integer form, or no kernels.
+            EdgesmithError: It has no integer form, or no kernels, or leaves too little flash for code.
         """
         made = graph.copy()
         run_pipeline(made, INTEGER)
         integers = convert(made, calibrate(made, dict(self.feeds)), QuantOptions(stream=self.stream)).graph
-        least = taken = plan(integers, callback=self.callback)
-        if self.ram is not None and least.arena_bytes + STACK < self.ram:
-            taken = plan(integers, self.ram - STACK, callback=self.callback)
-        pool = Constants("pool")
+        taken, pool = self._planned(integers), Constants("pool")
         calls, refused = emitted(taken, pool)
         if refused:
             raise joined(refused)
-        stack = STACK + max((call.decoded for call in calls), default=0)
-        return Costs(cost(made).macs, pool.nbytes + self._code(integers, taken, calls), least.arena_bytes + stack)
+        macs, stored = cost(made).macs, sum(linked_bytes(len(item.data)) for item in pool.items.values())
+        if not self.target.regions:
+            return Costs(macs, stored, taken.arena_bytes)
+        if stack := self._too_large(taken.arena_bytes, stored):
+            return Costs(macs, stored, taken.arena_bytes + stack)
+        place_constants(pool, self.target)
+        found = self._table.of(taken, calls)
+        flash, ram = stored + sum(map(_constant_bytes, calls)) + found.code, taken.arena_bytes + found.stack
+        band = milliseconds(self.target, found, taken, pool)
+        return Costs(macs, flash, ram, found.instructions, band and band[1])
 
-    def _code(self, graph: Graph, found: Plan, calls: Sequence[Call]) -> int:
-        """Bytes of machine code: every function once, and what all programs have in common."""
-        names = {_digest(call.signature()): "" for call in calls}
-        if self._rest is None or not names.keys() <= self._functions.keys():
-            self._link(graph, found, calls)
-        assert self._rest is not None
-        return sum(self._functions[name] for name in names) + self._rest
+    def _planned(self, integers: Graph) -> Plan:
+        """The plan that a compile makes."""
+        costs = rates(self.target, cost(integers).parameter_bytes)
+        least = plan(integers, callback=self.callback, rates=costs)
+        if self.ram is None or least.arena_bytes + STACK >= self.ram:
+            return least
+        return plan(integers, self.ram - STACK, callback=self.callback, rates=costs)
 
-    def _link(self, graph: Graph, found: Plan, calls: Sequence[Call]) -> None:
-        """Learn the sizes of a program's functions."""
-        from ...lowering.c import toolchain
-        from ...runtimes.elf import load
+    def _too_large(self, arena: int, stored: int) -> int:
+        """The stack that the linker keeps room for, if a device does not hold arena or constants beside it; else 0."""
+        from ...runtimes.artifact import stack_bytes
 
-        with tempfile.TemporaryDirectory() as folder:
-            part = lower(graph, found, self.target, Path(folder), "model", blank(graph))
-            prefix = part["name"]
-            sources = sorted((Path(folder) / "src").glob("*.c"))
-            elf = Path(folder) / "model.elf"
-            toolchain.compile_elf(sources, self.target, elf, [f"{prefix}_run", part["symbols"]["arena"]])
-            code = toolchain.section_sizes(elf, self.target).code
-            symbols = load(elf).symbols
-        sizes: dict[str, int] = {}
-        for call in calls:
-            digest = _digest(call.signature())
-            if digest not in sizes:
-                sizes[digest] = symbols[f"{call.kind}_{len(sizes)}"].size
-        for digest, size in sizes.items():
-            self._functions.setdefault(digest, size)
-        if self._rest is None:
-            self._rest = code - sum(sizes.values())
+        stack, ram = stack_bytes(self.target), self.target.ram
+        room = (self.target.flash_budget or 0) + (self.target.external_flash_budget or 0)
+        return stack if ram is not None and (arena + stack > ram.size or stored > room) else 0
+
+    @cached_property
+    def _table(self) -> StepTable:
+        return StepTable(self.target, self.say)
 
 
-def blank(graph: Graph) -> Vector:
-    """A stored run for programs that nobody tests: all zeros."""
-    inputs, outputs = (
-        {value.name: np.zeros(value.shape, value.dtype) for value in ports} for ports in (graph.inputs, graph.outputs)
-    )
-    return Vector(inputs, outputs)
-
-
-def _digest(signature: tuple[object, ...]) -> str:
-    return blake2b(repr(signature).encode(), digest_size=16).hexdigest()
+def _constant_bytes(call: Call) -> int:
+    """Bytes of a step's struct of constants."""
+    sizes = [8 if ctype == "int64_t" else 4 for ctype, _, _ in call.fields]
+    return -(-sum(sizes) // max(sizes)) * max(sizes) if sizes else 0

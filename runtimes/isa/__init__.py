@@ -24,6 +24,7 @@ class Isa(Protocol):
         stack_pointer: Likewise.
         result: Likewise of the register that a function returns its value in.
         in_registers: How many arguments of a call travel in registers; the rest lies on the stack.
+        saved: Bytes of all integer registers that a function may have to save, in a frame that is aligned.
         aligned: Which accesses have to be on a word boundary, as a sentence.
     """
 
@@ -33,6 +34,7 @@ class Isa(Protocol):
     stack_pointer: int
     result: int
     in_registers: int
+    saved: int
     aligned: str
 
     def engine(self, core: str) -> Any:

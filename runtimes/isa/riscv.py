@@ -22,6 +22,7 @@ class Riscv:
     stack_pointer: int = SP
     result: int = A0
     in_registers: int = 8
+    saved: int = 64  # s0 to s11 and ra
     aligned: str = "words need word alignment: many cores trap, others take a slow path in software"
 
     def engine(self, core: str) -> Any:
@@ -86,6 +87,7 @@ class Embedded(Riscv):
 
     cores: tuple[str, ...] = ("rv32e",)
     in_registers: int = 6
+    saved: int = 16  # s0, s1 and ra
 
 
 ISA: Isa = Riscv()

@@ -28,6 +28,7 @@ class Thumb:
     stack_pointer: int = SP
     result: int = R0
     in_registers: int = 4
+    saved: int = 40  # r4 to r11 and lr
     aligned: str = "LDRD, STRD, LDM, STM, PUSH, POP and VLDR need word alignment on the device"
 
     def engine(self, core: str) -> Any:
