@@ -55,6 +55,8 @@ class Library(Front):
     """A compile to a C library: from the simplified graph over integers and a memory plan to a program."""
 
     budget: int | None
+    allowance: int = STACK_ALLOWANCE
+    needed: int = 0
 
     def admit(self) -> None:
         """A library runs one inference on one sample; packagings that nobody knows are not found out at the end."""
@@ -108,12 +110,16 @@ class Library(Front):
         try:
             self.plan = self._planned()
         except BudgetError:
-            if self.choices.options["stream"] != "auto" or self.stream != "int16":
+            if not self._may_narrow:
                 raise
             narrow = replace(self.options, stream="int8")
             self.quantised = convert(self.graph, self.quantised.calibration, narrow)
             self.lowered = self.quantised.graph
             self.plan = self._planned()
+
+    @property
+    def _may_narrow(self) -> bool:
+        return self.choices.options["stream"] == "auto" and self.stream == "int16"
 
     @property
     def rates(self) -> Rates:
@@ -129,16 +135,32 @@ class Library(Front):
         callback = self.choices.options["image"] == "callback"
         if self.budget is None:
             return plan(self.lowered, callback=callback, rates=self.rates)
-        kept = f"{STACK_ALLOWANCE} of the budget's {self.budget:,} bytes are kept for the stack"
-        if self.budget <= STACK_ALLOWANCE:
-            raise BudgetError("the RAM budget leaves nothing for activations", why=kept, do="give a larger --ram")
         try:
-            return plan(self.lowered, self.budget - STACK_ALLOWANCE, callback=callback, rates=self.rates)
+            return plan(self.lowered, self.budget - self.allowance, callback=callback, rates=self.rates)
         except BudgetError as error:
+            if not self._may_narrow:
+                least = plan(self.lowered, callback=callback, rates=self.rates)
+                if least.arena_bytes < self.budget:
+                    return least  # the stack may do with less than the allowance: the build tells
+            kept = f"{self.allowance} of the budget's {self.budget:,} bytes are kept for the stack"
             why = f"{error.why}; {kept}"
             raise BudgetError(error.what, where=error.where, why=why, do=error.do) from error
 
     def write(self, place: Path) -> Artifact:
+        """Generate the library; where its stack turns out to be more than was left for it, plan once more."""
+        try:
+            return self._written(place)
+        except BudgetError:
+            before = self.plan
+            if self.needed <= self.allowance:
+                raise
+            self.allowance = self.needed
+            self.plan_memory()
+            if self.plan.to_json() == before.to_json():
+                raise
+        return self._written(place)
+
+    def _written(self, place: Path) -> Artifact:
         """Generate the library in a folder of its own, judge it, and only then put it where it belongs."""
         from ..ir.memory.picture import svg
         from ..lowering import artifact
@@ -226,10 +248,11 @@ class Library(Front):
     def _judge(self, folder: Path, part: Mapping[str, Any]) -> dict[str, Any]:
         """Build, measure, compare, hold against the budgets; the whole manifest."""
         sizes, stack = self.build(folder)
+        flash = figures.flash(sizes, self.device)
+        self._check(figures.memory(self.plan, sizes, stack, None, self.budget), flash)
         run = self._verify(folder, part) if self.choices.check else None
         memory = figures.memory(self.plan, sizes, stack, run, self.budget)
-        flash = figures.flash(sizes, self.device)
-        figures.check_fit(memory, flash, self.device)
+        self._check(memory, flash)
         return {
             **self._interface(part),
             "model": {**self.origin, "inputs": [each.json() for each in self.inputs]},
@@ -246,6 +269,11 @@ class Library(Front):
             "reasons": self._reasons(),
             "versions": figures.versions(),
         }
+
+    def _check(self, memory: Mapping[str, Any], flash: Mapping[str, Any]) -> None:
+        """Hold what the program needs against the budgets."""
+        self.needed = memory["total"] - memory["arena_bytes"]
+        figures.check_fit(memory, flash, self.device)
 
     def _notes(self) -> list[str]:
         """What the user should know before trusting the program."""
