@@ -39,39 +39,31 @@ class Package:
     folder: str = "{{ prefix }}"
 
 
-EXAMPLE = """\
-#include <stdint.h>
-
+BEFORE = """\
 #include "{{ prefix }}.h"
-
-static int64_t arena[({{ upper }}_ARENA_BYTES + 7) / 8]; /* 8-byte alignment */
 
 {% if pixels %}
 static void pixels(void *user, int y, int x, int count, int8_t *out)
 {
     for (int i = 0; i < count; i++)
-        out[i] = ((const int8_t *)user)[{{ streamed.row }} * y + x + i]; /* here: from your camera */
+        out[i] = 0; /* here: value x + i of row y of your image */
 }
-
 {% endif %}
-static int best(void)
-{
+"""
+"""What the examples of all packages begin with."""
+
+INFERENCE = """\
+    static int64_t arena[({{ upper }}_ARENA_BYTES + 7) / 8]; /* 8-byte alignment */
 {% for port in inputs if port.offset is not none %}
     for (int i = 0; i < {{ port.size }}; i++)
         {{ upper }}_INPUT_{{ inputs.index(port) }}(arena)[i] = 0; /* here: your data */
 {% endfor %}
-{% if pixels %}
-    static const int8_t image[{{ streamed.size }}] = {0};
-{% endif %}
-    {{ prefix }}_run(arena{% if pixels %}, pixels, (void *)image{% endif %});
-    int found = 0;
+    {{ prefix }}_run(arena{% if pixels %}, pixels, 0{% endif %});
+    int best = 0;
     for (int i = 1; i < {{ outputs[0].size }}; i++)
-        if ({{ upper }}_OUTPUT_0(arena)[i] > {{ upper }}_OUTPUT_0(arena)[found])
-            found = i;
-    return found; /* the place of the largest output */
-}
+        best = {{ upper }}_OUTPUT_0(arena)[i] > {{ upper }}_OUTPUT_0(arena)[best] ? i : best;
 """
-"""The use of a library, shared by the examples of all packages, which print what `best` returns."""
+"""The use of a library, in a function that then prints `best`: the place of the largest output."""
 
 
 def names() -> tuple[str, ...]:
@@ -101,10 +93,9 @@ def write(folder: Path, packages: Sequence[str], context: Mapping[str, Any]) -> 
         packages: Names.
         context: What the templates of the library were filled in with.
     """
-    streamed = next((port for port in context["inputs"] if port["offset"] is None), None)
     sources = sorted(path.name for path in (folder / "src").glob("*.c"))
-    whole = {**context, "streamed": streamed, "sources": sources, "flags": " ".join(FLAGS)}
-    whole["example"] = render(EXAMPLE, **whole)
+    whole = {**context, "sources": sources, "flags": " ".join(FLAGS)}
+    whole |= {"before": render(BEFORE, **context).rstrip(), "inference": render(INFERENCE, **context).rstrip()}
     for name in packages:
         package: Package = importlib.import_module(f".{name.replace('-', '_')}", __package__).PACKAGE
         place = folder / "package" / name / render(package.folder, **whole)

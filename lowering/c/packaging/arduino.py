@@ -20,16 +20,14 @@ includes={{ prefix }}.h
 
 SKETCH = """\
 // One inference of {{ prefix }}.
-{{ example }}
-void setup()
-{
-    Serial.begin(115200);
-}
+{{ before }}
+
+void setup() { Serial.begin(115200); }
 
 void loop()
 {
-    Serial.println(best());
-    delay(1000);
+{{ inference }}
+    Serial.println(best);
 }
 """
 

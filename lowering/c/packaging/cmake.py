@@ -32,11 +32,12 @@ endif()
 MAIN = """\
 /* One inference of {{ prefix }}. */
 #include <stdio.h>
+{{ before }}
 
-{{ example }}
 int main(void)
 {
-    printf("%d\\n", best());
+{{ inference }}
+    printf("%d\\n", best);
     return 0;
 }
 """

@@ -32,11 +32,12 @@ dependencies:
 EXAMPLE = """\
 /* One inference of {{ prefix }}. */
 #include <stdio.h>
+{{ before }}
 
-{{ example }}
 void app_main(void)
 {
-    printf("%d\\n", best());
+{{ inference }}
+    printf("%d\\n", best);
 }
 """
 

@@ -43,11 +43,12 @@ CONFIG = "CONFIG_{{ upper }}=y\n"
 SAMPLE = """\
 /* One inference of {{ prefix }}. */
 #include <zephyr/sys/printk.h>
+{{ before }}
 
-{{ example }}
 int main(void)
 {
-    printk("%d\\n", best());
+{{ inference }}
+    printk("%d\\n", best);
     return 0;
 }
 """
