@@ -75,7 +75,7 @@ def conv_transpose(call: Call) -> Result:
         what = f"ConvTranspose '{call.name}': {weight.shape} in {groups} groups does not fit {x.shape}"
         raise ModelError(what, where=[call.name])
     before, after = _cropped(call, w, more)
-    spread = _spread(call, x, w.strides)
+    wide = with_gaps(call, x, w.strides)
     inner = tuple(reach - 1 for reach in w.reach)
     placed = Window(
         w.kernel,
@@ -84,7 +84,7 @@ def conv_transpose(call: Call) -> Result:
         tuple(i - a + m - (s - 1) for i, a, m, s in zip(inner, after, more, w.strides, strict=True)),
         w.dilations,
     )
-    return convolved(call, spread, _turned(call, weight, groups), call.get(2), placed, groups)
+    return convolved(call, wide, _turned(call, weight, groups), call.get(2), placed, groups)
 
 
 def _cropped(call: Call, w: Window, more: Sizes) -> tuple[Sizes, Sizes]:
@@ -102,7 +102,7 @@ def _cropped(call: Call, w: Window, more: Sizes) -> tuple[Sizes, Sizes]:
     return (half, rest) if mode == "SAME_UPPER" else (rest, half)
 
 
-def _spread(call: Call, x: Value, strides: Sizes) -> Value:
+def with_gaps(call: Call, x: Value, strides: Sizes) -> Value:
     """x with strides - 1 zeros after each element."""
     if set(strides) <= {1}:
         return x

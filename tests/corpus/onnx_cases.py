@@ -28,7 +28,7 @@ from edgesmith.ir.passes.pipelines import EXACT, run_pipeline
 
 SCOPE = frozenset(
     """Abs Add And ArgMax ArgMin Attention AveragePool BatchNormalization Cast CastLike Ceil Celu CenterCropPad Clip
-    Concat Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div
+    Col2Im Concat Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div
     Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND
     Gelu Gemm GRU GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization HardSigmoid
     HardSwish Hardmax Identity InstanceNormalization LRN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log
@@ -42,7 +42,8 @@ SCOPE = frozenset(
 """Operators of inference on images and signals. Out: random, training, strings, sequences, detection."""
 
 FROZEN: dict[str, tuple[int, ...]] = {
-    "CenterCropPad": (1,), "ConstantOfShape": (0,), "CumSum": (1,), "Dropout": (1, 2), "Expand": (1,), "OneHot": (1,),
+    "CenterCropPad": (1,), "Col2Im": (1, 2), "ConstantOfShape": (0,), "CumSum": (1,), "Dropout": (1, 2),
+    "Expand": (1,), "OneHot": (1,),
     **dict.fromkeys(("GRU", "LSTM", "RNN"), (4,)),
     "Pad": (1, 3), "Range": (0, 1, 2), "Reshape": (1,), "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,),
     "Squeeze": (1,), "Tile": (1,), "TopK": (1,), "Trilu": (1,), "Unsqueeze": (1,), "Upsample": (1,),

@@ -91,8 +91,8 @@ def judge(path: Path, enter: Callable[[int], None]) -> str:
 def _is_doubtful(node: onnx.NodeProto) -> bool:
     """Whether ONNX Runtime's answer is no measure of ours.
 
-    Where a border is to keep the size, its pools forget dilations, so that their shapes contradict ONNX's inference, and
-    windows with gaps between them begin inside the image, where those of ONNX's reference and of TensorFlow do not.
+    Where a border is to keep the size, its pools forget dilations, so that their shapes contradict ONNX's inference,
+    and windows with gaps between them begin inside the image; those of ONNX's reference and of TensorFlow do not.
     """
     lists = {each.name: each.ints for each in node.attribute}
     fitted = any(each.name == "auto_pad" and each.s.startswith(b"SAME") for each in node.attribute)
