@@ -83,10 +83,11 @@ def pack_tile(call: Call, x: np.ndarray) -> np.ndarray:
         pytest.param("host", marks=pytest.mark.compiler),
         pytest.param("stm32f746", marks=pytest.mark.emulator),
         pytest.param("stm32f427", marks=pytest.mark.emulator),
+        pytest.param("rp2040", marks=pytest.mark.emulator),
         pytest.param("corstone300", marks=pytest.mark.skipif(not shutil.which(COMMAND), reason=f"needs {COMMAND}")),
     ],
 )
 def call(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Call:
-    """How to run a kernel: here, on a Cortex-M7, on a Cortex-M4, on a Cortex-M55."""
+    """How to run a kernel: here, on Cortex-M7, M4, M0+ and M55."""
     folder = tmp_path_factory.mktemp("kernels")
     return host_call(folder) if request.param == "host" else device_call(folder, request.param)

@@ -14,6 +14,13 @@
 #define ES_DSP 0
 #endif
 
+/* Armv6-M: eight registers that all instructions take, and five more to add to. */
+#if defined(__ARM_ARCH_6M__) && !defined(ES_PORTABLE)
+#define ES_SMALL 1
+#else
+#define ES_SMALL 0
+#endif
+
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1) && !defined(ES_PORTABLE)
 #define ES_HELIUM 1
 #else

@@ -84,15 +84,6 @@ static __attribute__((noinline, unused)) void es_dot_row(
 #endif
 }
 
-#if ES_HELIUM
-
-ES_INLINE void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
-{
-    es_dot_words(w, x, bias, acc, quads);
-}
-
-#elif ES_DSP
-
 #define ES_UNUSED __attribute__((unused))
 
 /* The parameters look unused: gcc must not drop them, nor conclude that nothing is read or written. */
@@ -101,6 +92,15 @@ ES_INLINE void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, in
 #else
 #define ES_ASSEMBLY __attribute__((naked, noinline, noipa, unused))
 #endif
+
+#if ES_HELIUM
+
+ES_INLINE void es_dot(const int8_t *w, const int16_t *x, const int32_t *bias, int32_t *acc, int quads)
+{
+    es_dot_words(w, x, bias, acc, quads);
+}
+
+#elif ES_DSP
 
 #define ES_QUAD_ROW(acc0, acc1)       \
     "ldrd  r12, lr, [r1], #8      \n" \
@@ -149,6 +149,106 @@ ES_ASSEMBLY static void es_dot(
         "pop   {r8, r12}              \n"
         "stm   r8, {r2-r7}            \n"
         "pop   {r4-r11, pc}           \n");
+}
+
+#elif ES_SMALL
+
+/* Two values of a row, one word, with the weights of both outputs for each: r2 and r3, r4 and r5. */
+#define ES_PAIR_ROW(at, acc0, acc1) \
+    "ldr   r6, [r1, #" #at "]     \n" \
+    "sxth  r7, r6                 \n" \
+    "muls  r7, r2, r7             \n" \
+    "add   " acc0 ", r7           \n" \
+    "sxth  r7, r6                 \n" \
+    "muls  r7, r3, r7             \n" \
+    "add   " acc1 ", r7           \n" \
+    "asrs  r7, r6, #16            \n" \
+    "asrs  r6, r6, #16            \n" \
+    "muls  r7, r4, r7             \n" \
+    "add   " acc0 ", r7           \n" \
+    "muls  r6, r5, r6             \n" \
+    "add   " acc1 ", r6           \n"
+
+#define ES_QUAD(w0, w1, k0, k1, k2, k3, k4, k5) \
+    "ldr   r4, [r0, #" #w0 "]     \n" \
+    "ldr   r5, [r0, #" #w1 "]     \n" \
+    "sxtb  r2, r4                 \n" \
+    "sxtb  r3, r5                 \n" \
+    "asrs  r4, r4, #16            \n" \
+    "asrs  r5, r5, #16            \n" \
+    "sxtb  r4, r4                 \n" \
+    "sxtb  r5, r5                 \n" \
+    ES_PAIR_ROW(k0, "r8", "r11")      \
+    ES_PAIR_ROW(k2, "r9", "r12")      \
+    ES_PAIR_ROW(k4, "r10", "lr")      \
+    "ldr   r4, [r0, #" #w0 "]     \n" \
+    "ldr   r5, [r0, #" #w1 "]     \n" \
+    "lsls  r2, r4, #16            \n" \
+    "lsls  r3, r5, #16            \n" \
+    "asrs  r2, r2, #24            \n" \
+    "asrs  r3, r3, #24            \n" \
+    "asrs  r4, r4, #24            \n" \
+    "asrs  r5, r5, #24            \n" \
+    ES_PAIR_ROW(k1, "r8", "r11")      \
+    ES_PAIR_ROW(k3, "r9", "r12")      \
+    ES_PAIR_ROW(k5, "r10", "lr")
+
+/* Sums lie where products cannot be made. Per four k: 96 instructions for 24 MAC, 24 of them products and 24 sums. */
+ES_ASSEMBLY static void es_dot(
+    const int8_t *w ES_UNUSED, const int16_t *x ES_UNUSED, const int32_t *bias ES_UNUSED, int32_t *acc ES_UNUSED,
+    int quads ES_UNUSED)
+{
+    __asm__ volatile(
+        ".syntax unified              \n"
+        "push  {r4-r7, lr}            \n"
+        "mov   r4, r8                 \n"
+        "mov   r5, r9                 \n"
+        "mov   r6, r10                \n"
+        "mov   r7, r11                \n"
+        "push  {r3-r7}                \n"
+        "ldr   r4, [r2, #0]           \n"
+        "mov   r8, r4                 \n"
+        "mov   r9, r4                 \n"
+        "mov   r10, r4                \n"
+        "ldr   r4, [r2, #4]           \n"
+        "mov   r11, r4                \n"
+        "mov   r12, r4                \n"
+        "mov   lr, r4                 \n"
+        "ldr   r4, [sp, #40]          \n"
+        "lsls  r5, r4, #3             \n"
+        "adds  r5, r0, r5             \n"
+        "push  {r5}                   \n" /* [sp] = end of the weights, [sp + 4] = acc */
+        "lsrs  r4, r4, #1             \n" /* an odd number begins with the second of a round's two */
+        "bcc   1f                     \n"
+        "subs  r0, #8                 \n"
+        "subs  r1, #24                \n"
+        "b     2f                     \n"
+        "1:                           \n"
+        ES_QUAD(0, 4, 0, 4, 8, 12, 16, 20)
+        "2:                           \n"
+        ES_QUAD(8, 12, 24, 28, 32, 36, 40, 44)
+        "adds  r0, #16                \n"
+        "adds  r1, #48                \n"
+        "ldr   r2, [sp, #0]           \n"
+        "cmp   r0, r2                 \n"
+        "beq   3f                     \n"
+        "b     1b                     \n"
+        "3:                           \n"
+        "pop   {r2, r3}               \n"
+        "mov   r4, r8                 \n"
+        "mov   r5, r9                 \n"
+        "mov   r6, r10                \n"
+        "stm   r3!, {r4-r6}           \n"
+        "mov   r4, r11                \n"
+        "mov   r5, r12                \n"
+        "mov   r6, lr                 \n"
+        "stm   r3!, {r4-r6}           \n"
+        "pop   {r4-r7}                \n"
+        "mov   r8, r4                 \n"
+        "mov   r9, r5                 \n"
+        "mov   r10, r6                \n"
+        "mov   r11, r7                \n"
+        "pop   {r4-r7, pc}            \n");
 }
 
 #else
