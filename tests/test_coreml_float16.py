@@ -79,6 +79,12 @@ def square(graph: Graph, x: Value) -> Value:
     return graph.add(Mul(), graph.add(Mul(), x, x), graph.constant(np.full((1, 8), 1e-3, np.float32)))
 
 
+def loudness(graph: Graph, x: Value) -> Value:
+    """Of differences between loud numbers, in decibels."""
+    bands = graph.add(Linear(), x, graph.constant(np.diff(np.eye(9, dtype=np.float32), axis=0)))
+    return graph.add(Log(), graph.add(Mul(), bands, bands))
+
+
 def there_and_back(graph: Graph, x: Value) -> Value:
     """A row of which the halves of a weight take opposite sums."""
     weight = np.where(np.arange(4096) < 2048, 1.0, -1.0) * (1 + np.arange(3)[:, None])
@@ -120,6 +126,7 @@ CASES = {
         "quotient", lambda g, x, y: g.add(Div(), x, y),
         (draw(2, 1, 8) * 1e-6, draw(2, 1, 8, low=1e-9, high=1e-8)),
     ),
+    "logarithm of squares": Case("quotient", loudness, (4 + draw(2, 1, 9) * 1e-2,)),
     "mean of an image": Case(
         "sum", lambda g, x: g.add(Mean((2, 3)), x), (draw(2, 1, 3, 64, 64, low=20, high=40),), fixed=True
     ),

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...ir.graph import Array, Graph, Node, Value
 from ...ir.op import Op
-from ...ir.ops import activation, elementwise, linear, norm, pool, shape
+from ...ir.ops import activation, conv, elementwise, linear, norm, pool, shape
 from ...ir.ops.attention import Attention
 from .intervals import RULES, UNKNOWN, Interval, intervals, largest
 from .succession import succeed
@@ -21,6 +21,9 @@ __all__ = ["HAZARDS", "Lint", "examine"]
 LARGEST = 65504.0
 LEAST = 2.0**-24
 """Ends of float16: what is larger is infinite, what is less than half of the least is nothing."""
+
+SMALL = 2.0**-14
+"""The least that has all its digits."""
 
 CUBE_ROOT = 40.0
 """The tanh form of Gelu cubes its operand."""
@@ -33,6 +36,13 @@ SQUARE_ROOT = 255.0
 
 FURTHEST = 4094
 """The Neural Engines of A13 and A14 slice no further along the last axis."""
+
+LINEAR = (
+    activation.Neg, conv.Conv, conv.PatchEmbed, elementwise.Add, elementwise.Mul, elementwise.Sub, linear.Linear,
+    linear.MatMul, pool.Mean, pool.Sum, shape.Concat, shape.Expand, shape.Gather, shape.Pad, shape.Reshape,
+    shape.Slice, shape.Split, shape.Transpose,
+)  # fmt: skip
+"""Ops whose results are as far off, in absolute terms, as their operands."""
 
 STEP, LOST = 2.0**-11, 1e-2
 """Largest relative error of one rounding, and the share of a result that it may cost."""
@@ -90,6 +100,7 @@ def examine(graph: Graph, measured: Mapping[str, Interval]) -> Lint:
         for hazard, detect in HAZARDS.items():
             if (measured or hazard not in MEASURED) and (why := detect(node, bounds)):
                 lint.keep(node, hazard, why)
+    _makers(graph, bounds, lint)
     made = [value for node in graph.nodes for value in node.outputs if value.type.numpy.kind == "f"]
     lint.unproven = [each.name for each in made if math.isinf(largest(bounds[each])) and each.name not in lint.kept]
     return lint
@@ -210,6 +221,27 @@ def _sums_too_large(node: Node, bounds: Mapping[Value, Interval]) -> bool:
     return math.isfinite(size) and size * n > LARGEST
 
 
+def _makers(graph: Graph, bounds: Mapping[Value, Interval], lint: Lint) -> None:
+    """What divisors and logarithms of next to nothing are made of stays in float32.
+
+    So do small positive numbers, and where these are squares the numbers that are squared: what float16 adds to them
+    may be more than they are. Squares that are nothing at all are so in float16.
+    """
+    small, squared = set[Value](), set[Value]()
+    for node in reversed(graph.nodes):
+        operands = [value for value in node.inputs if value is not None and value.data is None]
+        if not (small | squared).isdisjoint(node.outputs):
+            lint.keep(node, "quotient", "a divisor or logarithm is made of it")
+        if not small.isdisjoint(node.outputs):
+            small.update(value for value in operands if 0 <= bounds[value][0] < SMALL)
+            if isinstance(node.op, elementwise.Mul) and len({*operands}) == 1 and bounds[node.output][0] > 0:
+                squared.update(operands)
+        if isinstance(node.op, LINEAR) and not squared.isdisjoint(node.outputs):
+            squared.update(operands)
+        if _quotient(node, bounds):
+            small.update(filter(None, [_divisor(node)]))
+
+
 # ---- detectors: why a node has to stay in float32, or nothing ----
 
 
@@ -315,13 +347,17 @@ def _sure_to_fit(data: Array) -> bool:
     return 2.0**-11 * length + 2.0**-25 * math.sqrt(data.size) <= 5e-3 * length
 
 
+def _divisor(node: Node) -> Value | None:
+    """What a node divides by, or takes the logarithm of, where that is computed."""
+    index = {elementwise.Div: 1, activation.Reciprocal: 0, activation.Log: 0}.get(type(node.op))
+    return None if index is None or node.input(index).data is not None else node.input(index)
+
+
 def _quotient(node: Node, bounds: Mapping[Value, Interval]) -> str:
     """Division by what may be nothing in float16 but was not."""
-    index = {elementwise.Div: 1, activation.Reciprocal: 0, activation.Log: 0}.get(type(node.op))
-    if index is None or node.input(index).data is not None:
-        return ""
-    low, high = bounds[node.input(index)]
-    if (0 < low < LEAST * 1024) or (-LEAST * 1024 < high < 0):
+    divisor = _divisor(node)
+    low, high = (0.0, 0.0) if divisor is None else bounds[divisor]
+    if 0 < low < SMALL or -SMALL < high < 0:
         return f"a divisor or logarithm of {min(abs(low), abs(high)):.1e}"
     return ""
 
