@@ -36,8 +36,8 @@ FRONT = (32, 64, 128, 256)
 
 SEEDS = (0, 1, 2)
 GENERATIONS, POPULATION = 8, 6
-BATCH, SUPERNET, TUNING = 64, 500, 1100
-"""Pictures of a step; steps of all networks together, and of the chosen one from there. Made by hand: both in one."""
+BATCH = 64
+"""Pictures of a step."""
 
 HAND: Genome = {
     "stem": 0, "early": 32, "early_depth": 1, "early_block": ("depthwise",), "early_ratio": (2,), "local_depth": 1,
@@ -87,11 +87,20 @@ class Final:
 
 @dataclass(frozen=True)
 class Case:
-    """A data set and how networks are trained on it."""
+    """A data set and how networks are trained on it.
+
+    Attributes:
+        name: Of its folder.
+        read: See `datasets`.
+        supernet, tuning: Steps of all networks together, and of a chosen one from there. One made by hand has both.
+        shift: The most pixels that a training picture is moved by.
+    """
 
     name: str
     read: Callable[[Path], Data]
-    shift: int
+    supernet: int
+    tuning: int
+    shift: int = 0
 
     @property
     def folder(self) -> Path:
@@ -114,8 +123,8 @@ class Case:
 
     def judge(self, seed: int = 0) -> OneShot:
         """The supernet; `seed` is that of what is trained on from it."""
-        tuning = self.recipe(TUNING, seed, layer_share=0.0)
-        return OneShot(self.space, self.data, self.folder, self.recipe(SUPERNET), tuning)
+        tuning = self.recipe(self.tuning, seed, layer_share=0.0)
+        return OneShot(self.space, self.data, self.folder, self.recipe(self.supernet), tuning)
 
     def problem(self, judge: OneShot) -> Remembered:
         """What the searches ask."""
@@ -127,7 +136,7 @@ class Case:
         """What one search finds; of equally good networks the first."""
         plan = Plan(Budgets(ram=ram, flash=FLASH), (), seed, GENERATIONS, POPULATION, method)
         journal = self.folder / f"{method}_{seed}_{ram}.jsonl"
-        found = search(problem, plan, journal=journal, about={"recipe": str(self.recipe(SUPERNET))})
+        found = search(problem, plan, journal=journal, about={"recipe": str(self.recipe(self.supernet))})
         return found.front[0]
 
     def file(self, name: str, judge: OneShot, genome: Genome, inherit: bool = True) -> Path:
@@ -188,7 +197,7 @@ def run(case: Case) -> None:
     began, cpu = time.monotonic(), time.process_time()
     data = case.data
     print(f"{case.name}: {len(data.train)} pictures to train, {len(data.validation)} to choose, {len(data.test)} to"
-          f" judge by; {SUPERNET} + {TUNING} steps of {BATCH}", flush=True)  # fmt: skip
+          f" judge by; {case.supernet} + {case.tuning} steps of {BATCH}", flush=True)  # fmt: skip
     judge = case.judge()
     problem = case.problem(judge)
     judge.train(
@@ -204,7 +213,7 @@ def run(case: Case) -> None:
                   f" {found.costs.macs / 1e6:.1f} M MACs, {key(found.genome)}", flush=True)  # fmt: skip
             name = f"{method}_{seed}"
             finals[method].append(case.final(name, case.file(name, case.judge(seed), found.genome)))
-        alone = replace(case.judge(seed), space=hand, tuning=case.recipe(SUPERNET + TUNING, seed))
+        alone = replace(case.judge(seed), space=hand, tuning=case.recipe(case.supernet + case.tuning, seed))
         path = case.file(f"hand_{seed}", alone, largest(hand), inherit=False)
         finals["hand"].append(case.final(f"hand_{seed}", path))
     front(case, problem)

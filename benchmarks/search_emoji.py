@@ -4,4 +4,4 @@ import datasets
 import oneshot
 
 if __name__ == "__main__":
-    oneshot.run(oneshot.Case("emoji", datasets.emoji, shift=2))
+    oneshot.run(oneshot.Case("emoji", datasets.emoji, 300, 600, shift=2))

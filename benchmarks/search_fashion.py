@@ -4,4 +4,4 @@ import datasets
 import oneshot
 
 if __name__ == "__main__":
-    oneshot.run(oneshot.Case("fashion", lambda _: datasets.fashion(), shift=0))
+    oneshot.run(oneshot.Case("fashion", lambda _: datasets.fashion(), 500, 1100))
