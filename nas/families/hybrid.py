@@ -131,7 +131,11 @@ class Mixer:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Tokens [1, tokens, width] -> logits [1, classes]: their mean or all of them, a norm, a Linear."""
+    """Tokens [1, tokens, width] -> logits [1, classes]: their mean, a norm, a Linear; or one Linear of all of them.
+
+    A norm of every feature would blow up those of corners where nothing ever is, and one of tokens cannot be folded
+    into weights of each token's own.
+    """
 
     tokens: int
     width: int
@@ -145,8 +149,7 @@ class Classifier:
             return net.linear(net.norm(net.add(Mean((1,)), x, name="mean"), self.norm, "norm"), self.classes, "fc")
         # Channel by channel, that fewer channels are the leading columns of more.
         x = net.add(Transpose((0, 2, 1)), x, name="turned")
-        x = net.add(Reshape((1, self.width * self.tokens)), x, name="flat")
-        return net.linear(net.norm(x, self.norm, "all.norm"), self.classes, "all")
+        return net.linear(net.add(Reshape((1, self.width * self.tokens)), x, name="flat"), self.classes, "all")
 
 
 def parts(genome: Genome, settings: Mapping[str, Choice]) -> Parts:
