@@ -13,7 +13,6 @@ import numpy as np
 from .. import targets
 from ..ir.errors import InternalError
 from ..lowering.c import toolchain
-from ..targets import Target
 from . import artifact as artifacts
 from . import cycles, inlining
 from .kinds import is_shared
@@ -194,22 +193,12 @@ class Emulator:
         result = found.result
         outputs, stored = program.library.results(found.raw)
         estimated = program.estimate(result)
-        latency, because = _latency(program.target, result.instructions, estimated)
+        latency, because = cycles.latency(program.target, result.instructions, estimated)
         return Measurement(
             self.name, program.target.title, "emulated", outputs, stored, latency,
             "estimated" if latency else "unknown", because, result.instructions, result.per_function, found.per_step,
             found.arena, found.stack, program.sizes.regions, estimated,
         )  # fmt: skip
-
-
-def _latency(
-    target: Target, instructions: int, estimated: cycles.Estimate | None
-) -> tuple[tuple[float, float] | None, str]:
-    """A band of milliseconds and its reasons: by rules for the core, else by the target's cycles per instruction."""
-    if estimated is not None and target.clock_hz:
-        return estimated.milliseconds(target.clock_hz), estimated.reason
-    model = target.latency
-    return target.estimate_ms(instructions), model.because if model else ""
 
 
 RUNNER: Runner = Emulator()

@@ -19,7 +19,7 @@ import numpy as np
 from .. import targets
 from ..ir.errors import InternalError, UsageError
 from . import artifact as artifacts
-from . import elf, qemu_board
+from . import cycles, elf, isa, qemu_board
 from .artifact import Artifact
 from .qemu_board import BOARDS, COMMAND, Board
 from .runner import Layer, Measurement, Runner, Session
@@ -36,6 +36,7 @@ class Outcome:
         arena: Its bytes.
         stack: Likewise, from the lowest address.
         paint: What both were filled with.
+        blocks: What the plugin counted.
     """
 
     outputs: list[np.ndarray]
@@ -43,6 +44,7 @@ class Outcome:
     arena: np.ndarray
     stack: np.ndarray
     paint: int
+    blocks: str = ""
 
     @property
     def instructions(self) -> int:
@@ -141,7 +143,17 @@ class Firmware:
             np.frombuffer(data, tensor.dtype).reshape(tensor.shape)
             for data, tensor in zip(results, self.library.outputs, strict=True)
         ]
-        return Outcome(outputs, counts, arena, stack, paint)
+        return Outcome(outputs, counts, arena, stack, paint, blocks)
+
+    def estimate(self, outcome: Outcome) -> cycles.Estimate | None:
+        """The band of cycles of a run on the device; None where no rules are stated for its core."""
+        ram = self.target.ram
+        if ram is None or not cycles.has_rules(self.target):
+            return None
+        # On the device the linker puts the arena behind the stack, at the bottom of RAM.
+        streams = cycles.by_region(self.target, self.library.reads, ram.origin + self.library.stack_bytes)
+        pieces = qemu_board.pieces(self.board, self.image, outcome.blocks)
+        return cycles.estimate_code(self.target, isa.of_machine(self.image.machine), pieces, streams)
 
 
 def _arena_bytes(library: Artifact) -> int:
@@ -223,12 +235,13 @@ class Qemu:
             raise InternalError("the result depends on what memory held before", where=[firmware.library.name])
         arena, stack = (np.flatnonzero(one | other) for one, other in zip(first.touched, second.touched, strict=True))
         outputs, stored = firmware.library.results(first.outputs)
-        model, latency = firmware.target.latency, firmware.target.estimate_ms(first.instructions)
+        estimated = firmware.estimate(first)
+        latency, because = cycles.latency(firmware.target, first.instructions, estimated)
         return Measurement(
             self.name, f"{firmware.target.core.name} on {firmware.board.machine}", "emulated", outputs, stored,
-            latency, "estimated" if latency else "unknown", model.because if model else "", first.instructions,
+            latency, "estimated" if latency else "unknown", because, first.instructions,
             first.per_function, (), int(arena[-1]) + 1 if arena.size else 0,
-            int(first.stack.size - stack[0]) if stack.size else 0, {},
+            int(first.stack.size - stack[0]) if stack.size else 0, {}, estimated,
         )  # fmt: skip
 
 

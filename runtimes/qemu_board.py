@@ -8,16 +8,16 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..ir.errors import InternalError, MachineError, UsageError
 from ..lowering.c import toolchain
 from ..targets import Region, Target
-from . import elf
+from . import elf, isa
 
-__all__ = ["BOARDS", "COMMAND", "SOURCES", "Board", "build", "counts", "execute", "of"]
+__all__ = ["BOARDS", "COMMAND", "SOURCES", "Board", "build", "counts", "execute", "of", "pieces"]
 
 SOURCES = Path(__file__).with_name("firmware")
 COMMAND = "qemu-system-arm"
@@ -146,6 +146,19 @@ def counts(board: Board, image: elf.Image, text: str) -> dict[str, int]:
         if any(address in region for region in board.regions):
             found[image.function_at(address)] += instructions * executions
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def pieces(board: Board, image: elf.Image, text: str) -> Iterator[tuple[int, bytes, int]]:
+    """Code that ran together, the harness left out: its address, its bytes, how often."""
+    length = isa.of_machine(image.machine).length
+    for line in text.splitlines():
+        address, instructions, executions = map(int, line.split())
+        if any(address in region for region in board.regions):
+            base, code = next((at, code) for at, code, _ in image.segments if at <= address < at + len(code))
+            start = end = address - base
+            for _ in range(instructions):
+                end += length(code[end : end + 2])
+            yield address, code[start:end], executions
 
 
 def _plugin(command: str) -> Path:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import capstone
@@ -14,9 +15,11 @@ from edgesmith.driver import cycles as driver
 from edgesmith.driver import execution
 from edgesmith.ir.errors import UsageError
 from edgesmith.lowering.c.rates import rates
-from edgesmith.runtimes.cycles import Estimate, Term, by_region, code, dual, single
+from edgesmith.runtimes import isa
+from edgesmith.runtimes.cycles import Estimate, Term, by_region, code, dual, helium, riscv, single
 from edgesmith.runtimes.cycles.calibration import Calibration, load
 from edgesmith.runtimes.cycles.estimate import stalls
+from edgesmith.runtimes.qemu_board import COMMAND
 from edgesmith.runtimes.runner import Measurement
 
 build = runpy.run_path(str(Path(__file__).with_name("build.py")))["vit"]
@@ -48,6 +51,79 @@ def total(terms):
 def test_a_cortex_m4_by_its_manual(text, band):
     assert total(single.terms("cortex-m4", [block(text)])) == band
     assert total(single.terms("cortex-m4", [block(text, 10)])) == tuple(10 * end for end in band)
+
+
+@pytest.mark.parametrize(
+    ("text", "cycles"),
+    [
+        ("8818", 1),  # adds
+        ("5343", 1),  # muls, where the multiplier is the fast one
+        ("0368", 2),  # ldr
+        ("03680368", 4),  # and one behind another: nothing hides it
+        ("0360", 2),  # str
+        ("0fc8", 5),  # ldm of four
+        ("f0bd", 5 + 3),  # pop of four and the return address: 3 + N
+        ("00f000f8", 3),  # bl
+        ("7047", 2),  # bx lr
+    ],
+)
+def test_a_cortex_m0plus_by_its_manual(text, cycles):
+    jumps = text in ("f0bd", "00f000f8", "7047")
+    assert total(single.terms("cortex-m0plus", [block(text, taken=(1, 1) if jumps else (0, 0))])) == (cycles, cycles)
+
+
+HELIUM = {
+    "b1ec305e": "access",  # vldrb.u8 q2, [r1], #48
+    "91ed804e": "access",  # vldrb.s16 q2, [r1]
+    "93fc001f": "access",  # vld20.32 {q0, q1}, [r3]
+    "83ed041f": "access",  # vstrw.32 q0, [r3, #16]
+    "bcfd189e": "gather",  # vldrw.u32 q4, [q6, #96]!
+    "90fc9b0e": "gather",  # vldrh.s16 q0, [r0, q5, uxtw #1]
+    "89ec8a0e": "gather",  # vstrb.16 q0, [r9, q5]
+    "f4ee206f": "product",  # vmladava.s8 r6, q2, q0
+    "f9fe220f": "product",  # vaddva.u32 r0, q1
+    "21ee031e": "vector",  # vrmulh.s32 q0, q0, q1
+    "1cec060f": "vector",  # vmov q0[2], q0[0], r6, r12
+    "20ef4208": "vector",  # vadd.i32 q0, q0, q1
+    "0ff02fc0": "loop",  # le lr
+    "91ed000a": "",  # vldr s0, [r1]
+    "20ee810a": "",  # vmul.f32 s0, s1, s2
+    "21fb0230": "",  # smlad
+    "51ea0280": "",  # csel
+    "fff7c2bf": "",  # b.w
+    "8818": "",  # adds
+}
+
+
+def pieces(text, count=1, machine="EM_ARM"):
+    return list(code.decoded(isa.of_machine(machine), [(0x8000000, bytes.fromhex(text), count)]))
+
+
+def test_helium_is_known_by_its_bits():
+    assert {text: helium.unit(bytes.fromhex(text)) for text in HELIUM} == HELIUM
+
+
+@pytest.mark.parametrize(
+    ("text", "band"),
+    [
+        ("b1ec305e" + "f4ee206f", (2, 4)),  # beats of a load and a product overlap, or do not
+        ("f4ee206f" * 3, (6, 6)),  # those of one pipe never
+        ("bcfd189e", (2, 6)),  # addresses from a vector
+        ("0ff02fc0", (0, 1)),
+        ("8818" * 2, (1, 2)),
+        (SMLAD, (1, 2)),
+    ],
+)
+def test_a_cortex_m55_after_llvm(text, band):
+    assert total(helium.terms(pieces(text))) == band
+
+
+def test_risc_v_is_a_band_about_an_instruction_a_cycle():
+    mul, lw, divu, add = "b303b502", "03a30500", "33d3b502", "3e95"
+    assert total(riscv.terms(pieces(add * 4, 10, "EM_RISCV"))) == (40, 40)
+    assert total(riscv.terms(pieces(mul + lw + divu, 1, "EM_RISCV"))) == (3, 3 + 1 + 1 + 33)
+    found = {term.name: term for term in riscv.terms(pieces("e1fd", 10, "EM_RISCV"))}  # c.bnez, back to itself
+    assert found["taken branches"].most == 30
 
 
 def test_taken_branches_count_by_bounds():
@@ -149,6 +225,30 @@ def test_a_calibration_file_is_read_back_and_others_are_refused(tmp_path):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(UsageError, match="not a calibration"):
             load(tmp_path / "bad.json")
+
+
+@pytest.mark.compiler
+@pytest.mark.emulator
+@pytest.mark.parametrize("target", ["rp2040", "esp32c3"])
+def test_bands_without_a_table_or_a_cost_of_flash_say_so(tmp_path, target):
+    made = edgesmith.compile(build("float32", depth=1), target, out=tmp_path / "out", check=False)
+    found = execution.run(made).measurement
+    low, high = found.estimate.cycles
+    assert found.instructions < low <= high < 3 * found.instructions
+    assert "waiting for flash is not in the band" in found.latency_because
+    assert ("no table of cycles is published" in found.latency_because) == (target == "esp32c3")
+
+
+@pytest.mark.compiler
+@pytest.mark.skipif(not shutil.which(COMMAND), reason=f"needs {COMMAND}")
+def test_qemu_estimates_as_the_emulator_does(tmp_path):
+    made = edgesmith.compile(build("float32", depth=1), "corstone300", out=tmp_path / "m55", check=False)
+    found = execution.run(made).measurement
+    assert found.runner == "qemu" and found.latency_kind == "estimated"
+    assert found.instructions / 2 < found.estimate.cycles[0] < found.estimate.cycles[1] < 4 * found.instructions
+    made = edgesmith.compile(build("float32", depth=1), "stm32f411", out=tmp_path / "m4", check=False)
+    ours, theirs = (execution.run(made, on=on).measurement.estimate for on in ("emulator", "qemu"))
+    assert theirs.core == pytest.approx(ours.core, rel=1e-3)  # blocks are cut elsewhere, so bounds of jumps differ
 
 
 @pytest.mark.compiler

@@ -4,7 +4,7 @@ An estimate is a sum of terms. Each is a count, exact or bounded, times cycles t
 measured unless a calibration says so.
 """
 
-from .estimate import Estimate, Term, estimate, has_rules
+from .estimate import Estimate, Term, estimate, estimate_code, has_rules, latency
 from .reads import by_region
 
-__all__ = ["Estimate", "Term", "by_region", "estimate", "has_rules"]
+__all__ = ["Estimate", "Term", "by_region", "estimate", "estimate_code", "has_rules", "latency"]

@@ -1,17 +1,21 @@
-"""Thumb instructions as timing rules see them: what they read and write, what unit they need, how they branch."""
+"""Instructions as timing rules see them: what they read and write, what unit they need, how they branch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..isa import capstone
+from . import helium
 
 if TYPE_CHECKING:
-    from ..machine import Machine
+    from ..isa import Isa
 
-__all__ = ["DIVIDES", "SIMD", "SLOW_FLOATS", "Block", "Instruction", "decoded"]
+__all__ = ["DIVIDES", "SIMD", "SLOW_FLOATS", "Block", "Instruction", "Piece", "decoded"]
+
+Piece = tuple[int, bytes, int]
+"""Code that ran together: its address, its bytes, how often."""
 
 LOADS = {"ldr", "ldrb", "ldrh", "ldrsb", "ldrsh", "vldr"}
 STORES = {"str", "strb", "strh", "vstr"}
@@ -95,19 +99,32 @@ class Block:
     rare: int = 0
 
 
-def decoded(machine: Machine, blocks: Mapping[tuple[int, int], int]) -> Iterator[Block]:
-    """The blocks of a run, but for the harness's; how often jumps were taken follows from what ran behind them."""
-    engine = machine.isa.disassembler()
+def decoded(isa: Isa, pieces: Iterable[Piece]) -> Iterator[Block]:
+    """The blocks of a run; how often jumps were taken follows from what ran behind them."""
+    engine, pieces = isa.disassembler(), tuple(pieces)
     engine.detail, engine.skipdata = True, False
     began: dict[int, int] = {}
-    for (address, _), count in blocks.items():
+    for address, _, count in pieces:
         began[address] = began.get(address, 0) + count
-    for (address, size), count in blocks.items():
-        if machine.is_harness(address):
-            continue
-        code = machine.read(address, size).tobytes()
-        lines = tuple(_instruction(line) for line in engine.disasm(code, address))
-        yield Block(lines, count, *_taken(lines, count, began.get(address + size, 0), began))
+    for address, code, count in pieces:
+        lines = tuple(_lines(isa, engine, code, address))
+        yield Block(lines, count, *_taken(lines, count, began.get(address + len(code), 0), began))
+
+
+def _lines(isa: Isa, engine: Any, code: bytes, address: int) -> Iterator[Instruction]:
+    """What the disassembler cannot read, Helium and low-overhead loops, is told by its bits."""
+    at = 0
+    for length in isa.lengths(code):
+        word, place = code[at : at + length], address + at
+        at += length
+        unit = helium.unit(word) if isa.machine == "EM_ARM" else ""
+        line = next(engine.disasm(word, place, 1), None) if not unit else None
+        if line is None:
+            yield Instruction(unit or "unread", length, frozenset(), frozenset())
+        elif isa.machine == "EM_ARM":
+            yield _instruction(line)
+        else:
+            yield _riscv(isa, line)
 
 
 def _taken(
@@ -145,3 +162,12 @@ def _instruction(line: Any) -> Instruction:
         frozenset(registers[-1:]) if name.startswith(ACCUMULATES) else frozenset(), frozenset(shifted), words, jumps,
         jumps and (conditional or name in ("cbz", "cbnz")), target,
     )  # fmt: skip
+
+
+def _riscv(isa: Isa, line: Any) -> Instruction:
+    """The same of RISC-V, whose rules ask for no registers."""
+    name = line.mnemonic.removeprefix("c.")
+    branches = name.startswith("b")
+    target = isa.calls(line)[0] if branches or name in ("j", "jal") else None
+    jumps = branches or name in ("j", "jal", "jr", "jalr", "ret")
+    return Instruction(name, line.size, frozenset(), frozenset(), jumps=jumps, conditional=branches, target=target)

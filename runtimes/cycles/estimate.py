@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import dual, single
-from .code import decoded
+from . import dual, helium, riscv, single
+from .code import Piece, decoded
 from .term import Term
 
 if TYPE_CHECKING:
     from ...targets import Target
+    from ..isa import Isa
     from ..machine import Machine, Result
 
-__all__ = ["Estimate", "Term", "estimate", "has_rules", "stalls"]
+__all__ = ["Estimate", "Term", "estimate", "estimate_code", "has_rules", "latency", "stalls"]
 
-SINGLE = ("cortex-m3", "cortex-m4", "cortex-m33")
+SINGLE = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m33")
+RISCV = ("rv32imc", "rv32ec")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cycles of one inference as a sum of terms; `because` says what narrowed the band, if anything did."""
+    """Cycles of one inference as a sum of terms; `because` says what narrowed the band, if anything did.
+
+    `note`: what the terms rest on or leave out.
+    """
 
     terms: tuple[Term, ...]
     band: tuple[float, float] | None = None
     because: str = ""
+    note: str = ""
 
     @property
     def cycles(self) -> tuple[float, float]:
@@ -51,7 +57,7 @@ class Estimate:
         rules = "; ".join(f"{term.name}: {term.why}" for term in self.terms)
         waits = f", and {idle / 1e6:,.1f} to {idlest / 1e6:,.1f} M of waiting for memory" if idlest else ""
         found = f"{low / 1e6:,.1f} to {high / 1e6:,.1f} M cycles of the core{waits}"
-        return f"{found}; {self.because or 'not calibrated on a board'}. {rules}"
+        return f"{found}; {self.because or 'not calibrated on a board'}. {rules}{self.note and '. ' + self.note}"
 
     def milliseconds(self, clock_hz: int) -> tuple[float, float]:
         """The band in time."""
@@ -62,13 +68,13 @@ class Estimate:
         """Plain data."""
         return {
             "cycles": list(self.cycles), "core": list(self.core), "stalls": list(self.stalls),
-            "because": self.because, "terms": [term.json() for term in self.terms],
+            "because": self.because, "note": self.note, "terms": [term.json() for term in self.terms],
         }  # fmt: skip
 
 
 def has_rules(target: Target) -> bool:
     """Whether rules are stated for the target's core."""
-    return target.core.name in SINGLE or target.core.name == "cortex-m7"
+    return target.core.name in (*SINGLE, *RISCV, "cortex-m7", "cortex-m55")
 
 
 def estimate(machine: Machine, result: Result, streams: Mapping[str, int]) -> Estimate:
@@ -80,9 +86,35 @@ def estimate(machine: Machine, result: Result, streams: Mapping[str, int]) -> Es
         streams: Bytes that one inference reads from each region of the target, caches ignored: weights as often as
             tiles need them, operands of products as often as pairs of outputs need them.
     """
-    core, blocks = machine.target.core.name, decoded(machine, result.blocks)
-    found = dual.terms(blocks) if core == "cortex-m7" else single.terms(core, blocks)
-    return Estimate((*found, *stalls(machine.target, streams)))
+    pieces = (
+        (address, machine.read(address, size).tobytes(), count)
+        for (address, size), count in result.blocks.items() if not machine.is_harness(address)
+    )  # fmt: skip
+    return estimate_code(machine.target, machine.isa, pieces, streams)
+
+
+def estimate_code(target: Target, isa: Isa, pieces: Iterable[Piece], streams: Mapping[str, int]) -> Estimate:
+    """The band of code that was counted elsewhere, for a core with rules; `streams` as in `estimate`."""
+    core, blocks = target.core.name, decoded(isa, pieces)
+    if core in RISCV:
+        found = riscv.terms(blocks)
+    elif core == "cortex-m55":
+        found = helium.terms(blocks)
+    else:
+        found = dual.terms(blocks) if core == "cortex-m7" else single.terms(core, blocks)
+    notes = [riscv.NOTE] if core in RISCV else []
+    waits = " and ".join(region.name for region in target.regions if region.wait_states and not region.line)
+    if waits:
+        notes.append(f"waiting for {waits} is not in the band: the target states no cost of a line")
+    return Estimate((*found, *stalls(target, streams)), note="; ".join(notes))
+
+
+def latency(target: Target, instructions: int, estimated: Estimate | None) -> tuple[tuple[float, float] | None, str]:
+    """A band of milliseconds and its reasons: by rules for the core, else by the target's cycles per instruction."""
+    if estimated is not None and target.clock_hz:
+        return estimated.milliseconds(target.clock_hz), estimated.reason
+    model = target.latency
+    return target.estimate_ms(instructions), model.because if model else ""
 
 
 def stalls(target: Target, streams: Mapping[str, int]) -> list[Term]:

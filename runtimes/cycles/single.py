@@ -1,6 +1,7 @@
-"""Cores that issue one instruction a cycle: Cortex-M3, M4 and M33, after the tables of their technical manuals.
+"""Cores that issue one instruction a cycle: Cortex-M0+, M3, M4 and M33, after the tables of their technical manuals.
 
-M3 and M4: Arm 100165 and 100166, table 3-1. For the M33 Arm states less; what a rule leaves open is a band.
+M3 and M4: Arm 100165 and 100166, table 3-1. M0+: Arm DDI 0484, table 3-1, with the fast multiplier. For the M33 Arm
+states less; what a rule leaves open is a band.
 """
 
 from __future__ import annotations
@@ -39,6 +40,18 @@ LATER: Mapping[str, Rule] = {
 }
 """What differs on a Cortex-M33."""
 
+SMALL: Mapping[str, Rule] = {
+    "first loads": (1, 1, "a load takes a second cycle"),
+    "following loads": (1, 1, "a load takes a second cycle, whatever stands before it"),
+    "stores": (1, 1, "a store takes a second cycle"),
+    "further words": (1, 1, "lists of registers take a cycle a word, and one more"),
+    "taken branches": (1, 1, "a taken branch takes two cycles"),
+    "calls and returns": (1, 1, "BL, and POP with the return address, take a third"),
+}
+"""What differs on a Cortex-M0+."""
+
+OWN: Mapping[str, Mapping[str, Rule]] = {"cortex-m33": LATER, "cortex-m0plus": SMALL}
+
 
 def terms(core: str, blocks: Iterable[Block]) -> list[Term]:
     """Terms of a run on a core of this family."""
@@ -53,7 +66,7 @@ def terms(core: str, blocks: Iterable[Block]) -> list[Term]:
             high[name] += count * block.count
         low["taken branches"] += block.taken[0]
         high["taken branches"] += block.taken[1]
-    rules = {**RULES, **(LATER if core == "cortex-m33" else {})}
+    rules = {**RULES, **OWN.get(core, {})}
     return [_term(name, low[name], high[name], rules[name]) for name in rules if high[name]]
 
 
@@ -79,6 +92,8 @@ def _counts(core: str, lines: tuple[Instruction, ...]) -> Counter[str]:
         found["divisions"] += line.name in DIVIDES
         found["slow floats"] += line.name in SLOW_FLOATS
         found["float sums of products"] += line.name.startswith(("vml", "vfm", "vnml"))
+        if core == "cortex-m0plus":
+            found["calls and returns"] += line.name == "bl" or (line.name == "pop" and line.jumps)
         if core == "cortex-m3" and line.multiplies:
             long = line.name.startswith(("umul", "smul", "umla", "smla"))
             found["long products" if long else "sums of products"] += line.name != "mul"

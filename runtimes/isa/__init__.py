@@ -43,6 +43,9 @@ class Isa(Protocol):
     def enter(self, engine: Any, function: int, arguments: Sequence[int], back: int) -> int:
         """Put arguments and the return address into registers; where execution has to start."""
 
+    def length(self, code: bytes) -> int:
+        """Length of the instruction that these bytes, two at least, begin with."""
+
     def lengths(self, code: bytes) -> list[int]:
         """Lengths of the instructions in a stretch of code.
 

@@ -37,11 +37,15 @@ class Riscv:
         engine.reg_write(RA, back)
         return function
 
-    def lengths(self, code: bytes) -> list[int]:
+    def length(self, code: bytes) -> int:
         """4 bytes where the two lowest bits are set, else 2."""
+        return 4 if code[0] & 3 == 3 else 2
+
+    def lengths(self, code: bytes) -> list[int]:
+        """One after the other."""
         found, at = [], 0
         while at < len(code):
-            found.append(4 if code[at] & 3 == 3 else 2)
+            found.append(self.length(code[at : at + 2]))
             at += found[-1]
         if at != len(code):
             raise InternalError("a basic block ends inside an instruction", where=[code.hex()])

@@ -45,11 +45,15 @@ class Thumb:
         engine.reg_write(LR, back | 1)
         return function | 1
 
+    def length(self, code: bytes) -> int:
+        """2 or 4 bytes: the top five bits of the first half tell."""
+        return 4 if code[1] >> 3 in (0b11101, 0b11110, 0b11111) else 2
+
     def lengths(self, code: bytes) -> list[int]:
-        """2 or 4 bytes each: the top five bits of the first half tell."""
+        """One after the other."""
         found, at = [], 0
         while at < len(code):
-            found.append(4 if code[at + 1] >> 3 in (0b11101, 0b11110, 0b11111) else 2)
+            found.append(self.length(code[at : at + 2]))
             at += found[-1]
         if at != len(code):
             raise InternalError("a basic block ends inside an instruction", where=[code.hex()])
