@@ -121,11 +121,6 @@ def _one_image(node: Node) -> str:
     return f"the batch is {first[0]}, export with batch 1" if len(first) == 4 and first[0] != 1 else ""
 
 
-def _pair(node: Node) -> str:
-    computed = isinstance(node.op, elementwise.Div) and not node.input(1).is_constant
-    return "it divides by a computed value" if computed else ""
-
-
 def _with_scalar(node: Node) -> str:
     return "" if scalar_function(node) else "needs a scalar constant operand"
 
@@ -178,7 +173,6 @@ def _gather(node: Node) -> str:
 
 CHECKS: dict[type[Op] | tuple[type[Op], ...], Callable[[Node], str]] = {
     PRODUCTS: _weights,
-    ARITHMETIC: _pair,
     (elementwise.Pow, elementwise.Minimum, elementwise.Maximum): _with_scalar,
     attention.Attention: _attention,
     activation.Softmax: _softmax,

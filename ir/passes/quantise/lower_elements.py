@@ -84,23 +84,41 @@ def lower_sum(lowering: Lowering, node: Node) -> None:
 
 
 def lower_product(lowering: Lowering, node: Node) -> None:
-    """a * b, and a / b for a constant b; a constant scalar or vector of channels becomes a scale per channel."""
+    """a * b, and a / b; a constant scalar or vector of channels becomes a scale per channel."""
     a, b = node.input(0), node.input(1)
     divide = isinstance(node.op, elementwise.Div)
-    for x, factor in ((a, b), (b, a)):
+    for x, factor in ((a, b),) if divide else ((a, b), (b, a)):
         if factor.is_constant and _channels(factor, node.output) is not None:
             values = 1.0 / factor.array.astype(np.float64) if divide else factor.array
             return _affine(lowering, node, x, values, np.zeros(1), node.output.shape[-1])
-    if divide:
+    if divide and b.is_constant:
         raise ModelError("division by a constant image", where=node.sources, do="multiply by its reciprocal instead")
     target = lowering.target(node)
     left, right = _operands(lowering, node, "int16")
+    if divide:
+        right = _inverse(lowering, node, left.layout)
     ratio = left.form.scale * right.form.scale / target.form.scale
     bound = _offset_reach(left.form) * _offset_reach(right.form)
     mult, pre = multiplier(ratio, bound)
     zeros = (left.form.quant.zero_point, right.form.quant.zero_point)
     op = QMul(target.form.quant, target.form.dtype, *zeros, int(mult), pre, target.low, target.high)
     lowering.put(target.value, lowering.emit(node, op, left.value, right.value), left.layout, target.form)
+
+
+def _inverse(lowering: Lowering, node: Node, layout: Layout) -> Placed:
+    """1 / b of a quotient's computed divisor, from a table for int8.
+
+    A divisor that its own scale cannot tell from 0 counts as one step of it. Where linear attention divides by a sum
+    of products that vanishes, the dividend is a sum of the same products.
+    """
+    placed = _stretched(lowering, node.input(1), len(node.output.shape), layout, narrow=True)
+    steps = np.arange(-128, 128) - placed.form.quant.zero_point
+    steps[steps == 0] = 1
+    form = Form("int16", observers.symmetric(1.0 / placed.form.scale, 32767))
+    name = f"{node.output.name}_inverse"
+    table = lowering.constant(np.rint(32767.0 / steps).astype(np.int16), f"{name}_table")
+    made = lowering.emit(node, QTable8(form.quant, "int16"), placed.value, table, name=name)
+    return Placed(made, placed.layout, form)
 
 
 def lower_affine(lowering: Lowering, node: Node) -> None:
@@ -165,11 +183,12 @@ def _constant(lowering: Lowering, value: Value, layout: Layout, dtype: str) -> P
     return Placed(made, layout, Form(dtype, quant))
 
 
-def _stretched(lowering: Lowering, value: Value, rank: int, layout: Layout) -> Placed:
-    """A computed operand in the common layout, leading axes of 1 added where it has fewer."""
+def _stretched(lowering: Lowering, value: Value, rank: int, layout: Layout, narrow: bool = False) -> Placed:
+    """A computed operand in the common layout, leading axes of 1 added where it has fewer; as int8 if `narrow`."""
+    read = lowering.read_narrow if narrow else lowering.read
     if len(value.shape) == rank:
-        return lowering.read(value, layout)
-    own = lowering.read(value, tuple(range(len(value.shape))))
+        return read(value, layout)
+    own = read(value, tuple(range(len(value.shape))))
     full = (1,) * (rank - len(value.shape)) + value.shape
     return lowering.reshaped(own, full, layout)
 
