@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
 
+import edgesmith
 from edgesmith import frontend
+from edgesmith.driver.ladder import cosine
 from edgesmith.ir.errors import ModelError, UsageError
 from edgesmith.ir.graph import Graph
 from edgesmith.ir.integer_codes import smallest
@@ -17,6 +20,7 @@ from edgesmith.ir.passes.quantise.codes import KEY, noted_codes
 from edgesmith.ir.verify import verify
 from edgesmith.lowering.onnx.write import write
 from edgesmith.nas.families import Chain, assemble, build, parts
+from edgesmith.nas.families.net import Net
 from edgesmith.nas.families.vit import Ffn, Head, Mixer, Stem
 from edgesmith.nas.space import Space
 
@@ -44,7 +48,8 @@ def test_a_network_has_what_its_genes_say(genome) -> None:
     graph = build(SMALL, genome)
     verify(graph, "build")
     found, times, mixers = kinds(graph), genome["recursion"], genome["mixer"]
-    assert found["Attention"] == mixers.count("softmax") * times
+    assert found["Attention"] == (mixers.count("softmax") + mixers.count("window")) * times
+    assert found["MatMul"] == 3 * mixers.count("linear") * times
     assert found["AveragePool"] == mixers.count("pool") * times
     assert found["Gelu"] == genome["depth"] * times
     norms = {"LayerNorm": "LayerNorm", "RMSNorm": "RMSNorm", "RepNorm": "RepNorm"}
@@ -153,7 +158,45 @@ def test_linear_attention_is_that_of_its_paper() -> None:
     assert np.allclose(both[0], mixed + near.reshape(16, 8), atol=1e-6)
 
 
+def mixed(mixer: Mixer, x: np.ndarray) -> np.ndarray:
+    net = Net("net")
+    (found,) = run(net.finish(mixer.add(net, net.input("x", *x.shape))), {"x": x}).values()
+    return found
+
+
+def test_windows_attend_to_themselves_alone() -> None:
+    x = np.random.default_rng(3).standard_normal((1, 16, 8)).astype(np.float32)
+    found = mixed(Mixer(16, 8, kind="window", heads=2, window=2), x).reshape(4, 4, 8)
+    for rows, columns in product((slice(0, 2), slice(2, 4)), repeat=2):
+        own = np.ascontiguousarray(x.reshape(4, 4, 8)[rows, columns]).reshape(1, 4, 8)
+        wanted = mixed(Mixer(4, 8, kind="softmax", heads=2), own)
+        assert np.allclose(found[rows, columns].reshape(1, 4, 8), wanted, atol=1e-5)
+
+
+def test_one_window_of_all_tokens_is_no_window() -> None:
+    genome = dict(genomes(SMALL, 1)[0], patch=8)
+    depth = genome["depth"]
+    chains = [parts("vit", {**genome, "mixer": (mixer,) * depth}, SMALL.settings) for mixer in ("window", "softmax")]
+    assert chains[0] == chains[1]
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("mixer", [
+    Mixer(16, 8, "RepNorm", kind="linear", heads=2), Mixer(16, 8, kind="window", heads=2, window=2),
+], ids=lambda mixer: mixer.kind)  # fmt: skip
+def test_mixers_run_on_a_device(mixer: Mixer, tmp_path) -> None:
+    graph = vit(mixer, Ffn(16, 8, hidden=16), stem=Stem("patch", (1, 16, 16), 4, 8))
+    data = {"image": np.random.default_rng(2).standard_normal((8, 1, 16, 16)).astype(np.float32)}
+    edgesmith.compile(graph, "stm32f411", out=tmp_path / "out", calibration=data, stream="int8", check=False)
+    found = edgesmith.run(tmp_path / "out", check=True, runs=1)
+    assert found.equal == found.samples
+    (said,), (wanted,) = found.outputs.values(), run(graph, {"image": data["image"][:1]}).values()
+    assert cosine(said.ravel(), wanted.ravel()) > 0.99
+
+
 def test_what_cannot_be_built_says_so() -> None:
+    with pytest.raises(UsageError, match="windows of 3x3 do not tile 16 tokens"):
+        vit(Mixer(16, 8, kind="window", heads=2, window=3), stem=Stem("patch", (1, 16, 16), 4, 8))
     with pytest.raises(UsageError, match="heads do not share"):
         vit(Mixer(16, 8, kind="softmax", heads=3), stem=Stem("patch", (1, 16, 16), 4, 8))
     with pytest.raises(UsageError, match="power of two"):

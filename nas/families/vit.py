@@ -1,10 +1,11 @@
 """Plain vision transformers and what is searched around them: stems, mixers, norms, ranks, codes and shared blocks.
 
-Genes, those in brackets once a block: patch, image, stem, width, depth, rank, norm, recursion, edges, [mixer],
+Genes, those in brackets once a block: patch, image, stem, width, depth, rank, norm, recursion, edges, window, [mixer],
 [heads], [ratio], [primitive]. Each may be a setting instead, or is left at its default.
 
 Sources: Dosovitskiy et al. 2021 (ViT), Liang et al. 2023 (MCUFormer: low rank), Guo et al. 2024 (SLAB: RepNorm and
-linear attention), Yu et al. 2022 (PoolFormer: pooling), Shen et al. 2022 (SReT: blocks applied twice).
+linear attention), Liu et al. 2021 (Swin: windows), Yu et al. 2022 (PoolFormer: pooling), Shen et al. 2022 (SReT: blocks
+applied twice).
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from .net import Net
 
 __all__ = ["MIXERS", "Ffn", "Head", "Mixer", "Stem", "image_of", "parts", "tokens_of"]
 
-MIXERS = ("softmax", "linear", "pool", "none")
+MIXERS = ("softmax", "window", "linear", "pool", "none")
 DEFAULTS: dict[str, Choice] = {
     "channels": 3, "image": 224, "stem": "patch", "token": 0, "edges": "int8", "norm": "LayerNorm", "rank": 0.0,
     "factors": 2, "full": 0, "head_width": 0, "mixer": "softmax", "heads": 1, "ratio": 4, "primitive": "int8",
-    "recursion": 1,
+    "recursion": 1, "window": 4,
 }  # fmt: skip
 """What a network has where its space says nothing; see the parts below for their meaning."""
 
@@ -144,20 +145,22 @@ class Mixer(_Block):
     """x + mix(norm(x)), of one kind of `MIXERS`.
 
     Attributes:
-        kind: "softmax" attention; "linear" attention after SLAB, with positions in the keys, and a depthwise
-            convolution of the values; "pool", the mean of 3x3 tokens less the token.
+        kind: "softmax" attention; the same within each "window"; "linear" attention after SLAB, with positions in the
+            keys, and a depthwise convolution of the values; "pool", the mean of 3x3 tokens less the token.
         heads: Of attention.
         depth: Channels of a head; 0 shares the width out.
+        window: Tokens along a side of a window.
     """
 
     kind: str = "softmax"
     heads: int = 1
     depth: int = 0
+    window: int = 0
 
     def add(self, net: Net, x: Value) -> Value:
         """See `Part`."""
-        mixed = {"softmax": self._softmax, "linear": self._linear, "pool": self._pool}[self.kind]
-        return net.plus(x, mixed(net, net.norm(x, self.norm, "norm")), "sum")
+        kinds = {"softmax": self._softmax, "window": self._windows, "linear": self._linear, "pool": self._pool}
+        return net.plus(x, kinds[self.kind](net, net.norm(x, self.norm, "norm")), "sum")
 
     @property
     def inner(self) -> int:
@@ -175,6 +178,23 @@ class Mixer(_Block):
         q, k, v = self._projected(net, x)
         mixed = net.add(Attention(self.heads, (self.inner // self.heads) ** -0.5), q, k, v, name="attention")
         return self.linear(net, mixed, self.width, "proj")
+
+    def _windows(self, net: Net, x: Value) -> Value:
+        """Attention of [windows, window * window, width]; four axes move them, as phones have no more."""
+        side, many = self.window, self._windows_along()
+        size, row = side * side, side * self.width
+        cut = net.add(Reshape((many, side, many, row)), x, name="rows")
+        cut = net.add(Transpose((0, 2, 1, 3)), cut, name="rows.turned")
+        mixed = self._softmax(net, net.add(Reshape((many * many, size, self.width)), cut, name="windows"))
+        back = net.add(Reshape((many, many, side, row)), mixed, name="back")
+        return net.add(Reshape(x.shape), net.add(Transpose((0, 2, 1, 3)), back, name="back.turned"), name="tokens")
+
+    def _windows_along(self) -> int:
+        """Windows along a side of the grid."""
+        side = isqrt(self.tokens)
+        if side * side != self.tokens or side % self.window:
+            raise UsageError(f"windows of {self.window}x{self.window} do not tile {self.tokens} tokens")
+        return side // self.window
 
     def _linear(self, net: Net, x: Value) -> Value:
         q, k, v = self._projected(net, x)
@@ -263,7 +283,10 @@ def _block(given: Mapping[str, Any], index: int, stem: Stem) -> tuple[tuple[str,
         if mixer == "pool":  # nothing in it has weights
             part = Mixer(tokens, width, norm, kind="pool")
         else:
-            part = Mixer(tokens, width, norm, code, rank, full, factors, kind=mixer, heads=int(heads), depth=depth)
+            window = int(given["window"]) if mixer == "window" else 0
+            kind = "softmax" if window >= stem.grid else mixer  # one window is no window
+            block = (tokens, width, norm, code, rank, full, factors, kind, int(heads), depth)
+            part = Mixer(*block, 0 if kind == "softmax" else window)
         found.append((f"blocks.{index}.mixer", part))
     ffn = Ffn(tokens, width, norm, code, rank, 0, factors, hidden=int(width * ratio))
     return (*found, (f"blocks.{index}.ffn", ffn))
