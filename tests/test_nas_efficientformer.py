@@ -204,27 +204,88 @@ def released_v1(state: Weights, depths: tuple[int, ...], attention: int) -> Weig
             ours[f"{name}.mixer.biases"] = state[f"{theirs}.token_mixer.attention_biases"]
     for key in ("weight", "bias"):
         ours[f"head.norm.{key}"] = state[f"norm.{key}"]
-        ours[f"head.fc.{key}"] = (state[f"head.{key}"] + state[f"head_dist.{key}"]) / 2
+    return ours | heads(state)
+
+
+def halved(state: Weights, theirs: str, name: str) -> Weights:
+    """The attention that halves: the query's second pixels are the middle tap of the convolution beside them."""
+    ours = {f"{name}.local.{key}": state[f"{theirs}.q.local.{key}"] for key in ("weight", "bias")}
+    ours[f"{name}.local.weight"] = ours[f"{name}.local.weight"] + np.pad([[1.0]], 1)
+    ours |= normed(state, f"{theirs}.q.proj.conv", f"{theirs}.q.proj.bn", f"{name}.q")
+    for key, part in (("k", "k"), ("v", "v"), ("v_local", "near"), ("proj", "proj")):
+        ours |= normed(state, f"{theirs}.{key}.conv", f"{theirs}.{key}.bn", f"{name}.{part}")
+    return ours | {f"{name}.biases": state[f"{theirs}.attention_biases"]}
+
+
+def mixer(state: Weights, theirs: str, name: str, scale: np.ndarray) -> Weights:
+    """Attention on an image, its heads talking to each other."""
+    ours = {f"{name}.biases": state[f"{theirs}.attention_biases"]}
+    for number in "12":
+        keys = ("weight", "bias")
+        ours |= {f"{name}.talk{number}.{key}": state[f"{theirs}.talking_head{number}.{key}"] for key in keys}
+    parts_of = {"stride_conv": "halve", "q": "q", "k": "k", "v": "v", "v_local": "near", "proj": "proj"}
+    for key, part in parts_of.items():
+        if f"{theirs}.{key}.conv.weight" in state:
+            factor = scale if part == "proj" else 1.0
+            ours |= normed(state, f"{theirs}.{key}.conv", f"{theirs}.{key}.bn", f"{name}.{part}", factor)
     return ours
 
 
-@pytest.mark.corpus
-def test_released_weights_give_the_released_network() -> None:
-    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
-    torch.manual_seed(3)
-    widths, depths, attention, *_ = V1["l1"]
-    theirs = timm.create_model("efficientformer_l1").eval()
+def released_v2(state: Weights, depths: tuple[int, ...]) -> Weights:
+    """The weights of timm's spelling under our names."""
+    ours: Weights = {}
+    for i in "12":
+        ours |= normed(state, f"stem.conv{i}.conv", f"stem.conv{i}.bn", f"stem.{i}")
+    for stage, depth in enumerate(depths):
+        down = f"stages.{stage}.downsample"
+        if stage:
+            ours |= normed(state, f"{down}.conv.conv", f"{down}.conv.bn", f"down.{stage}.conv")
+        if stage == 3:
+            ours |= halved(state, f"{down}.attn", f"down.{stage}")
+        for place in range(depth):
+            theirs, name = f"stages.{stage}.blocks.{place}", f"stages.{stage}.{place}"
+            if f"{theirs}.ls1.gamma" in state:
+                ours |= mixer(state, f"{theirs}.token_mixer", f"{name}.mixer", state[f"{theirs}.ls1.gamma"])
+            for part in ("fc1", "mid", "fc2"):
+                factor, layer = state[f"{theirs}.ls2.gamma"] if part == "fc2" else 1.0, f"{theirs}.mlp.{part}"
+                ours |= normed(state, f"{layer}.conv", f"{layer}.bn", f"{name}.ffn.{part}", factor)
+    for key in ("weight", "bias", "running_mean", "running_var"):
+        ours[f"head.bn.{key}"] = state[f"norm.{key}"]
+    return ours | heads(state)
+
+
+def heads(state: Weights) -> Weights:
+    """The mean of both."""
+    return {f"head.fc.{key}": (state[f"head.{key}"] + state[f"head_dist.{key}"]) / 2 for key in ("weight", "bias")}
+
+
+def spread(module: Any, torch: Any) -> None:
+    """Give every scale, shift and statistic a value of its own, so that none can be missed."""
     with torch.no_grad():
-        for name, tensor in theirs.state_dict().items():
+        for name, tensor in module.state_dict().items():
             if "running_var" in name:
                 tensor.uniform_(0.5, 1.5)
             elif (tensor.dtype.is_floating_point and tensor.ndim == 1) or "attention_biases" in name:
-                tensor.normal_(0.5 if "norm" in name and "weight" in name else 0.0, 0.3)
+                scale = ("norm" in name or "bn" in name) and "weight" in name
+                tensor.normal_(0.5 if scale else 0.0, 0.3)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", ["efficientformer_l1", "efficientformerv2_s0"])
+def test_released_weights_give_the_released_network(name: str) -> None:
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    torch.manual_seed(3)
+    theirs = timm.create_model(name).eval()
+    spread(theirs, torch)
+    with torch.no_grad():
         image = torch.randn(1, 3, 224, 224)
         wanted = theirs(image).numpy()
-    state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
-    graph = build(
-        Space.load("efficientformer_v1"), v1(widths, depths, attention), released_v1(state, depths, attention)
-    )
-    (found,) = run(graph, {"image": image.numpy()}).values()
+    state = {key: tensor.numpy() for key, tensor in theirs.state_dict().items()}
+    if name == "efficientformer_l1":
+        widths, depths, attention, *_ = V1["l1"]
+        genome, weights = v1(widths, depths, attention), released_v1(state, depths, attention)
+    else:
+        genome, weights = v2("s0"), released_v2(state, V2["s0"][1])
+    space = Space.load("efficientformer_v1" if name == "efficientformer_l1" else "efficientformer_v2")
+    (found,) = run(build(space, genome, weights), {"image": image.numpy()}).values()
     assert np.allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
