@@ -18,7 +18,7 @@ from ...ir.errors import EdgesmithError, MachineError
 from ..problem import Costs, Problem
 from ..space import Genome
 
-__all__ = ["Answer", "Crew", "Died", "Here", "Question", "Worker", "answer", "answered", "ask", "loaded"]
+__all__ = ["Answer", "Crew", "Died", "Here", "Pool", "Question", "Worker", "answer", "answered", "ask", "loaded"]
 
 Question: TypeAlias = tuple[Literal["costs", "quality"], Genome]
 """Which method of a problem to call, and with what."""
@@ -139,6 +139,30 @@ def ask(crew: Crew, questions: Sequence[Question]) -> Iterator[tuple[int, Answer
             else:
                 crew.release(worker)
             yield place, found
+
+
+class Pool:
+    """What crews of several have in common: whoever has answered is kept for the next question."""
+
+    def __init__(self) -> None:
+        """Nobody is there yet: each worker begins when it is first needed."""
+        self._idle: list[Worker] = []
+
+    def begun(self) -> Worker:
+        """A new worker."""
+        raise NotImplementedError
+
+    def hire(self) -> Worker:
+        """One that is idle, or a new one."""
+        return self._idle.pop() if self._idle else self.begun()
+
+    def release(self, worker: Worker) -> None:
+        """Keep it for the next question."""
+        self._idle.append(worker)
+
+    def __enter__(self) -> Self:
+        """Keep the workers for the block."""
+        return self
 
 
 class Here:

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Self
 
 from ..problem import Problem
-from .crew import Answer, Died, Question, Worker, answer, answered, loaded
+from .crew import Answer, Died, Pool, Question, Worker, answer, answered, loaded
 
 __all__ = ["Local"]
 
@@ -23,20 +22,18 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 SPAWN = multiprocessing.get_context("spawn")
 
 
-class Local:
+class Local(Pool):
     """A crew of processes; each has a copy of the problem from the start, and keeps what it caches."""
 
     def __init__(self, problem: Problem, size: int) -> None:
-        """Begin no process yet: each starts when it is first needed."""
+        """Begin no process yet."""
+        super().__init__()
         self.size = size
         self._problem = pickle.dumps(problem)
-        self._idle: list[_Process] = []
         self._all: list[_Process] = []
 
-    def hire(self) -> Worker:
-        """An idle process, or a new one."""
-        if self._idle:
-            return self._idle.pop()
+    def begun(self) -> Worker:
+        """A new process."""
         self._all = [each for each in self._all if each.alive]
         self._all.append(_Process(self._problem))
         return self._all[-1]
@@ -45,15 +42,6 @@ class Local:
         """A pipe has something to say when an answer is in it, and when its process is gone."""
         pipes = {each.pipe: each for each in busy if isinstance(each, _Process)}
         return [pipes[pipe] for pipe in wait(list(pipes)) if isinstance(pipe, Connection)]
-
-    def release(self, worker: Worker) -> None:
-        """Keep it for the next question."""
-        assert isinstance(worker, _Process)
-        self._idle.append(worker)
-
-    def __enter__(self) -> Self:
-        """Keep the processes for the block."""
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

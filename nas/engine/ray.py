@@ -6,11 +6,11 @@ import pickle
 import socket
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ...ir.errors import MachineError
 from ..problem import Problem
-from .crew import Answer, Died, Question, Worker, answer, answered, loaded
+from .crew import Answer, Died, Pool, Question, Worker, answer, answered, loaded
 
 __all__ = ["Cluster"]
 
@@ -18,7 +18,7 @@ SECONDS = 5
 """How long a cluster may take to accept a connection."""
 
 
-class Cluster:
+class Cluster(Pool):
     """A crew of actors with one CPU each; each has a copy of the problem, and keeps what it caches."""
 
     def __init__(self, problem: Problem, size: int | None = None, address: str | None = None) -> None:
@@ -27,6 +27,7 @@ class Cluster:
         Raises:
             MachineError: Ray is not installed, or there is no cluster at that address.
         """
+        super().__init__()
         try:
             import ray
         except ImportError as error:
@@ -43,25 +44,15 @@ class Cluster:
         self.size = size or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         self._problem = self._ray.put(pickle.dumps(problem))
         self._actor = self._ray.remote(num_cpus=1, max_restarts=0)(_Actor)
-        self._idle: list[_Remote] = []
 
-    def hire(self) -> Worker:
-        """An idle actor, or a new one."""
-        return self._idle.pop() if self._idle else _Remote(self._ray, self._actor.remote(self._problem))
+    def begun(self) -> Worker:
+        """A new actor."""
+        return _Remote(self._ray, self._actor.remote(self._problem))
 
     def wait(self, busy: Sequence[Worker]) -> Sequence[Worker]:
         """A future is ready when its answer is there, and when its actor is gone."""
         futures = {each.future: each for each in busy if isinstance(each, _Remote)}
         return [futures[future] for future in self._ray.wait(list(futures))[0]]
-
-    def release(self, worker: Worker) -> None:
-        """Keep it for the next question."""
-        assert isinstance(worker, _Remote)
-        self._idle.append(worker)
-
-    def __enter__(self) -> Self:
-        """Keep the connection for the block."""
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
