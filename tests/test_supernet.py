@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import resource
 from collections import Counter
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgesmith import frontend
-from edgesmith.ir.errors import UsageError
+from edgesmith.ir.errors import MachineError, UsageError
 from edgesmith.ir.interpret import run
 from edgesmith.ir.passes.pipelines import INTEGER, run_pipeline
 from edgesmith.nas.data import Data, Labelled
@@ -127,6 +128,22 @@ def test_interrupted_training_ends_where_it_would_have_ended(tmp_path) -> None:
     assert [line.split(",")[0] for line in lines] in (["step 30 of 30"], ["step 20 of 30", "step 30 of 30"])
     for name, tensor in whole.supernet.weights.items():
         assert torch.equal(tensor, again.supernet.weights[name]), name
+
+
+def test_a_full_disk_is_told_and_training_goes_on_from_the_last_checkpoint(tmp_path) -> None:
+    def fill(line: str) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # as on a full disk
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(MachineError, match=r"(?s)checkpoint cannot be written.*make room"):
+            one_shot(tmp_path, 30).train(say=lambda line: fill(line) if "step 20 " in line else None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["supernet.pt"]
+    lines: list[str] = []
+    one_shot(tmp_path, 30).train(say=lines.append)
+    assert [line.split(",")[0] for line in lines] == ["step 20 of 30", "step 30 of 30"]
 
 
 def test_a_checkpoint_of_another_training_is_refused(trained) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...ir.errors import UsageError
+from ...ir.errors import MachineError, UsageError
 from ..data import Data, Labelled
 from .program import Phase, Program
 
@@ -122,6 +122,7 @@ def fit(
 
     Raises:
         UsageError: The checkpoint belongs to other weights or another recipe, or there is less than one batch.
+        MachineError: The checkpoint cannot be written.
     """
     if len(data) < recipe.batch:
         raise UsageError(f"{len(data)} samples are no batch of {recipe.batch}", do="give more samples")
@@ -192,13 +193,22 @@ def _save(
     recipe: Recipe,
     step: int,
 ) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        MachineError: It cannot be written; an earlier one stays.
+    """
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
-    torch.save({"step": step, "recipe": str(recipe), "weights": weights, **_state(optimiser, rate)}, draft)
-    os.replace(draft, path)
+    try:
+        torch.save({"step": step, "recipe": str(recipe), "weights": weights, **_state(optimiser, rate)}, draft)
+        os.replace(draft, path)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer has no error of its own for a full disk
+        draft.unlink(missing_ok=True)
+        do = "make room and train again: it goes on from the last checkpoint"
+        raise MachineError("a checkpoint cannot be written", where=[str(path)], why=str(error), do=do) from error
 
 
 def _resume(
