@@ -1,6 +1,7 @@
 """Edges of what generated programs take: lengths at the bound of 32-bit sums, indivisible shapes, odd addresses."""
 
 import ctypes
+import re
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from edgesmith import targets
+from edgesmith.ir.errors import ModelError
 from edgesmith.ir.integer import INT32_MAX
 from edgesmith.ir.interpret import run
 from edgesmith.ir.passes.quantise import QuantOptions, convert, cosine
+from edgesmith.ir.passes.quantise.fit_weights import fit
 from edgesmith.lowering.c import toolchain
 
 pytestmark = pytest.mark.compiler
@@ -97,3 +100,61 @@ def test_equal_weights_past_the_bound_of_a_sum(build, stream):
     assert 0.5 * INT32_MAX < reach.max() <= INT32_MAX
     feeds = {graph.inputs[0].name: x[:1]}
     assert cosine(run(graph, feeds)[graph.outputs[0].name], made.run(feeds)[made.graph.outputs[0].name]) > 0.999
+
+
+@pytest.mark.parametrize(("count", "most"), [(2**16, 2**15), pytest.param(2**24, 2**7, marks=pytest.mark.slow)])
+def test_so_many_equal_weights_that_none_is_left_are_refused(count, most):
+    """65,536 of them for int16, 16.7 million for int8: the sum of ones passes 2^31 by one."""
+    with pytest.raises(ModelError, match="too long for 32 bits"):
+        fit(np.full((1, count), 0.25), None, 0, most)
+    kept = fit(np.full((1, count - 1), 0.25), None, 0, most)
+    assert kept.w.min() == kept.w.max() == 1 and kept.bound == (count - 1) * most <= INT32_MAX
+
+
+@pytest.fixture(params=["rp2040", "esp32c3", "stm32f746"])
+def board(request, tmp_path):
+    """(how to run a transformer on an emulated core that faults off boundaries, what it has to answer).
+
+    The first two cannot load a word off its boundary at all, the last no pairs of words.
+    """
+    pytest.importorskip("unicorn")
+    from edgesmith.runtimes.machine import Machine
+
+    graph, feeds = C.vit(3, size=21, patch=7, width=11, heads=1, ratio=3)
+    made = C.make(tmp_path, graph, feeds, "odd", targets.get(request.param))
+    entries, path = ["odd_run", "odd_harness_step", "odd_arena"], tmp_path / "odd.elf"
+    toolchain.compile_elf(made.sources, targets.get(request.param), path, entries)
+    machine = Machine(targets.get(request.param), path, strict=True)
+    header = (made.folder / "src" / "odd.h").read_text()
+    size, place = (int(re.search(each, header)[1]) for each in (r"_ARENA_BYTES (\d+)", r"_OUTPUT_0.*\n.*\) \+ (\d+)"))
+    wanted = run(graph, feeds)[graph.outputs[0].name]
+
+    def call(arena_off, image_off):
+        machine.release()
+        image, arena, user = (machine.buffer(n) for n in (feeds["image"].size + 8, size + 16, 4))
+        machine.write(image + image_off, feeds["image"])
+        machine.write(user, np.array([image + image_off], np.uint32))
+        callback = machine.address("read_image") | (machine.isa.machine == "EM_ARM")
+        machine.call("odd_run", arena + arena_off, callback, user)
+        return machine.read(arena + arena_off + place, wanted.nbytes).view(wanted.dtype).reshape(wanted.shape)
+
+    return call, wanted
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("image_off", [1, 2, 3])
+def test_images_may_lie_at_any_address_on_cores_that_fault(board, image_off):
+    call, wanted = board
+    np.testing.assert_array_equal(call(0, image_off), wanted)
+
+
+@pytest.mark.emulator
+def test_an_arena_off_a_word_faults_and_one_off_eight_does_not(board):
+    """Eight is what the header asks for, for cores to come; words are what these need, and they say so."""
+    from edgesmith.runtimes.machine import Fault
+
+    call, wanted = board
+    np.testing.assert_array_equal(call(4, 0), wanted)
+    for off in (1, 2):
+        with pytest.raises(Fault, match="misaligned"):
+            call(off, 0)

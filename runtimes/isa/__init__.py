@@ -101,7 +101,7 @@ def of_machine(machine: str) -> Isa:
 def _every() -> tuple[Isa, ...]:
     from . import riscv, thumb
 
-    return thumb.ISA, riscv.ISA, riscv.EMBEDDED
+    return thumb.ISA, thumb.SMALL, riscv.ISA, riscv.EMBEDDED
 
 
 def unicorn() -> Any:

@@ -20,10 +20,10 @@ FRAME_POINTERS = {"r7", "r11", "fp"}
 
 
 class Thumb:
-    """Armv6-M to Armv8-M without Helium."""
+    """Armv7-M and Armv8-M without Helium."""
 
     machine: str = "EM_ARM"
-    cores: tuple[str, ...] = tuple(MODELS)
+    cores: tuple[str, ...] = tuple(core for core in MODELS if core != "cortex-m0")
     program_counter: int = PC
     stack_pointer: int = SP
     result: int = R0
@@ -109,6 +109,17 @@ class Thumb:
         return ""
 
 
+class Small(Thumb):
+    """Armv6-M."""
+
+    cores: tuple[str, ...] = ("cortex-m0",)
+    aligned: str = "on Armv6-M every word needs word alignment"
+
+    def must_align(self, code: bytes) -> bool:
+        """All of them."""
+        return True
+
+
 def _helium(code: Any, size: int, at: int, context: Any) -> int:
     """Bytes to step over: an instruction of the coprocessors' space, where Helium lives, or of a low-overhead loop.
 
@@ -124,3 +135,4 @@ def _registers(text: str) -> int:
 
 
 ISA: Isa = Thumb()
+SMALL: Isa = Small()

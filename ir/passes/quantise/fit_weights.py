@@ -52,6 +52,9 @@ def fit(
         observer: "minmax" covers the largest weight of each row; "mse" may clip it for less squared error.
 
     A row whose sum of magnitudes could pass 2^31 gets a coarser scale, until it cannot.
+
+    Raises:
+        ModelError: Only zeros would be left of a row: so many weights alike that even 1 for each passes 2^31.
     """
     real = np.asarray(w, np.float64)
     offset = np.zeros(len(real)) if bias is None else np.asarray(bias, np.float64)
@@ -60,11 +63,19 @@ def fit(
     scale = coarse(code, real) if code != "int8" else peak * (_clips(real, peak) if observer == "mse" else 1.0) / 127
     scale = np.maximum(scale, np.abs(offset) / 2**29)
     scale = np.where(scale == 0, SMALLEST, scale)
+    coarser = np.zeros(len(real), bool)
     while True:
         q = rounded(real / scale[:, None])
         b = np.rint(offset / scale) - zero * q.sum(axis=1)
         reach = np.abs(q).sum(axis=1) * most + np.abs(b)
         over = reach > INT32_MAX
+        coarser |= over
+        if (coarser & ~q.any(axis=1) & real.any(axis=1)).any():
+            raise ModelError(
+                "a sum of products is too long for 32 bits",
+                why=f"{real.shape[1]:,} weights alike, each times up to {most}: as integers they would all become 0",
+                do="split the layer along its inputs, or compile with --dtype float32",
+            )
         if not over.any():
             return Fitted(q.astype(np.int8), b.astype(np.int32), scale, int(reach.max(initial=0)))
         scale = np.where(over, scale * np.maximum(1.02, reach / INT32_MAX), scale)
