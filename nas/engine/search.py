@@ -199,10 +199,12 @@ class _Search:
     def _miss(self, genome: Genome, found: Answer) -> Miss | None:
         """Why a genome is not legal, and the closest one kept; None for one that is."""
         costs = found.value if isinstance(found.value, Costs) else None
-        if costs and (lacking := [name for name in sorted(self.named) if getattr(costs, name) is None]):
+        over = self.plan.budgets.excess(costs) if costs else {}
+        over = {name: factor for name, factor in over.items() if getattr(costs, name) is not None}
+        lacking = [name for name in sorted(self.named) if costs and getattr(costs, name) is None]
+        if lacking and not over:  # of what is over a budget anyway not all is asked
             what = f"nothing is known of {', '.join(lacking)} here"
             raise UsageError(what, do="choose other axes and budgets, or another target")
-        over = self.plan.budgets.excess(costs) if costs else {}
         if costs and not over:
             return None
         miss = Miss(genome, costs, over, found.why)
