@@ -29,7 +29,8 @@ MORE = click.IntRange(1)
 @VALUES
 @click.option("--ram", type=Bytes(), help="RAM budget instead of the target's own, for example 64K.")
 @click.option("--flash", type=Bytes(), help="Flash budget, likewise.")
-@click.option("--ms", type=click.FloatRange(0, min_open=True), help="Milliseconds of an inference at most.")
+@click.option("--ms", type=click.FloatRange(0, min_open=True), help="Milliseconds of an inference at most; "
+              "of an estimate for a microcontroller the slow end counts.")  # fmt: skip
 @click.option("--macs", type=MORE, help="Multiply-accumulates at most.")
 @click.option("--axes", default="", help="Costs to make small besides, with commas: ram, flash, macs, instructions, "
               "latency. Default: flash,ram on microcontrollers, else flash,macs.")  # fmt: skip
@@ -44,7 +45,7 @@ MORE = click.IntRange(1)
 @click.option("--engine", type=click.Choice(searches.ENGINES), default="local", show_default=True,
               help="Processes of this computer, or a Ray cluster.")  # fmt: skip
 @click.option("--address", help="Of the Ray cluster. Default: one begun on this computer.")
-@click.option("--finalists", type=click.IntRange(0), default=3, show_default=True, help="Networks to compile.")
+@click.option("--finalists", type=click.IntRange(0), help="Networks of the front to compile. Default: all of them.")
 @click.option("--check/--no-check", default=True, show_default=True, help="Run and compare what is compiled.")
 @partial(verb, printer=fronts.search)
 def search(

@@ -58,7 +58,8 @@ class Inquiry:
 
 def compression(
     model: str | PathLike[str], device: Target, data: Source, labels: Source | None,
-    shapes: Mapping[str, tuple[int, ...]] | None, values: Mapping[str, object] | None,
+    shapes: Mapping[str, tuple[int, ...]] | None, values: Mapping[str, object] | None, ram: int | None,
+    say: Callable[[str], None],
 ) -> Inquiry:  # fmt: skip
     """The question how small a model becomes, and how much of its answers is left.
 
@@ -69,6 +70,8 @@ def compression(
         labels: The class of each sample; without, those in `data`, if there are any.
         shapes: A full shape for each input with symbolic dimensions.
         values: Inputs that never change, by name.
+        ram: The budget that compiles of the result will have; without, they make the smallest plan.
+        say: Called with the name of the stage.
 
     Raises:
         ModelError: Model or data cannot be used.
@@ -88,7 +91,8 @@ def compression(
         "data": _digest(feeds),
         "labels": None if classes is None else _digest({"": classes}),
     }
-    problem = Compression(graph, device, feeds, classes)
+    problem = Compression(graph, device, feeds, classes, ram=ram)
+    problem.price.say = say
     measure = f"minus the divergence ({problem.divergence}) from the model's answers" if classes is None else "accuracy"
     options = {"stream": problem.stream} if device.backend == "c" else {}
     return Inquiry(Path(model).stem, problem, about, f"{measure} on {len(rows)} samples", feeds, options)
@@ -96,7 +100,7 @@ def compression(
 
 def architecture(
     space: str | Path, device: Target, data: str | PathLike[str], out: Path, steps: int, tuning: int, seed: int,
-    limits: Budgets, say: Callable[[str], None],
+    limits: Budgets, ram: int | None, say: Callable[[str], None],
 ) -> Inquiry:  # fmt: skip
     """The question which network of a space is best; trains the weights that all of them share.
 
@@ -109,6 +113,7 @@ def architecture(
         tuning: Batches to train each network of the front on from them.
         seed: Of all training; how the data is split does not depend on it.
         limits: Networks over these are told so without their code being built.
+        ram: As for `compression`.
         say: Called with the name of the stage.
 
     Raises:
@@ -136,7 +141,7 @@ def architecture(
     measure = f"accuracy on {len(parts.validation)} validation samples with shared weights"
     options = {"stream": "int8"} if device.backend == "c" else {}
     pixels = parts.train.first(RANGED).images.astype(np.float32) / 255
-    problem = Architecture(judge.space, device, judge, (pixels - parts.mean) / parts.std, limits=limits)
+    problem = Architecture(judge.space, device, judge, (pixels - parts.mean) / parts.std, "int8", limits, ram, say)
     typical, test = parts.train.first(CALIBRATED).images, (parts.test.images, parts.test.labels)
     return Inquiry(wide.name, problem, about, measure, typical, options, test)
 

@@ -60,7 +60,10 @@ def compress(
         BudgetError: Nothing that was found meets the budgets; says what comes closest.
         ModelError, MachineError, UsageError: As for `compile`.
     """
-    inquiry = questions.compression(model, find_target(target), data, labels, shapes, values)
+    device = find_target(target)
+    inquiry = questions.compression(
+        model, device, data, labels, shapes, values, _given(device, **options), options.get("progress") or _silent
+    )
     return conduct(inquiry, target, Path(out), **options)
 
 
@@ -88,11 +91,11 @@ def design(
         BudgetError: Nothing that was found meets the budgets; says what comes closest.
         ModelError, MachineError, UsageError: As for `compile`.
     """
-    say = progress or (lambda stage: None)
+    say = progress or _silent
     _check_folder(Path(out))
     device = find_target(target)
-    limits = _budgets(device, options.get("ram"), options.get("flash"), options.get("macs"))
-    inquiry = questions.architecture(space, device, data, Path(out), steps, tuning, seed, limits, say)
+    limits, given = _budgets(device, *map(options.get, ("ram", "flash", "macs"))), _given(device, **options)
+    inquiry = questions.architecture(space, device, data, Path(out), steps, tuning, seed, limits, given, say)
     return conduct(inquiry, target, Path(out), seed=seed, progress=progress, **options)
 
 
@@ -100,8 +103,8 @@ def conduct(
     inquiry: questions.Inquiry, target: str | Target, out: Path, *, ram: int | None = None, flash: int | None = None,
     ms: float | None = None, macs: int | None = None, axes: Sequence[str] = (), seed: int = 0, generations: int = 20,
     population: int = 32, method: str = "evolution", workers: int | None = None, engine: str = "local",
-    address: str | None = None, finalists: int = 3, check: bool = True, on_round: Callable[[Round], None] | None = None,
-    progress: Callable[[str], None] | None = None,
+    address: str | None = None, finalists: int | None = None, check: bool = True,
+    on_round: Callable[[Round], None] | None = None, progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Search, and write what was found.
 
@@ -111,7 +114,7 @@ def conduct(
         out: Folder for the result.
         ram: Bytes of RAM at most; the target's own budget if nothing is said. So for `flash`.
         flash: Bytes of internal flash at most.
-        ms: Milliseconds of an inference at most.
+        ms: Milliseconds of an inference at most; on a microcontroller by the slow end of the estimate.
         macs: Multiply-accumulates at most.
         axes: Costs that are to be small besides; of `Costs`.
         seed: Of every draw.
@@ -121,7 +124,8 @@ def conduct(
         workers: Processes or actors; as many as there are cores if nothing is said; 0 is this process itself.
         engine: One of `ENGINES`.
         address: Of the Ray cluster; without, one is begun on this computer.
-        finalists: How many networks of the front are compiled.
+        finalists: How many networks of the front are compiled, and told with the figures of their programs; all of them
+            if nothing is said.
         check: Whether they are also run and compared, as by `compile`.
         on_round: Called with where the search stands.
         progress: Called with the name of each stage.
@@ -129,13 +133,13 @@ def conduct(
     from ..nas.engine.search import Plan, search
     from .finalists import publish
 
-    say = progress or (lambda stage: None)
+    say = progress or _silent
     device = find_target(target)
     _check_folder(out)
     if address and engine != "ray":
         raise UsageError("an address is that of a Ray cluster", do="add --engine ray")
     budgets = replace(_budgets(device, ram, flash, macs), latency=ms)
-    plan = Plan(budgets, tuple(axes) or AXES.get(device.backend, AXES[""]), seed, generations, population, method)
+    plan = Plan(budgets, _axes(device, axes), seed, generations, population, method)
     about = {**_identity(device), **inquiry.about}
     say("search")
     with _crew(inquiry.problem, engine, workers, address) as crew:
@@ -152,6 +156,20 @@ def _budgets(device: Target, ram: int | None, flash: int | None, macs: int | Non
     from ..nas.problem import Budgets
 
     return Budgets(macs, device.flash_budget if flash is None else flash, budget(device, ram))
+
+
+def _axes(device: Target, axes: Sequence[str]) -> tuple[str, ...]:
+    """Costs that are to be small."""
+    return tuple(axes) or AXES.get(device.backend, AXES[""])
+
+
+def _given(device: Target, ram: int | None = None, axes: Sequence[str] = (), **others: Any) -> int | None:
+    """The RAM that compiles of the result are given: none where it is to be little, so that plans are the smallest."""
+    return None if "ram" in _axes(device, axes) else budget(device, ram)
+
+
+def _silent(stage: str) -> None:
+    """Says nothing."""
 
 
 @contextmanager

@@ -98,25 +98,36 @@ def test_the_page_shows_front_budgets_and_decisions(inquiry, tmp_path):
 
 @pytest.mark.emulator
 @pytest.mark.slow
-def test_finalists_are_compiled_and_kept(inquiry, tmp_path):
+def test_the_front_is_compiled_and_told_with_the_figures_of_its_programs(inquiry, tmp_path):
+    """All toys are one network, so of those that compile the best one is left, and artifacts are kept by contents."""
     out = tmp_path / "out"
-    options = {**SHORT, "finalists": 2}
+    options = {**SHORT, "finalists": None}
     wanted = np.concatenate([each["y"] for each in reference(inquiry.problem.model({}), inquiry.calibration)])
     labels = np.where(np.arange(12) < 9, wanted.argmax(1), 3 - wanted.argmax(1))
     inquiry = dataclasses.replace(inquiry, held_out=(inquiry.calibration, labels))
     found = search.conduct(inquiry, "stm32f746", out, **options)
-    assert {row["compiled"]["accuracy"] for row in found["front"] if row["compiled"]} == {9 / 12}
-    done = [row for row in found["front"] if row["artifact"]]
-    assert [row["name"] for row in done] == [found["front"][0]["name"], found["front"][-1]["name"]]
-    for row in done:
-        manifest = json.loads((out / row["artifact"] / "manifest.json").read_text())
-        assert set(row["compiled"]) == documented("search: compiled")
-        assert row["compiled"]["ram"] == manifest["memory"]["total"] and row["compiled"]["instructions"]
-        assert row["compiled"]["flash"] == manifest["flash"]["internal"]
-        assert f"{row['artifact']}/report.html" in (out / "report.html").read_text()
-    kept = (out / done[0]["artifact"] / "manifest.json").stat().st_mtime_ns
+    best = max(found["candidates"], key=lambda each: each["quality"])
+    (row,) = found["front"]
+    assert (row["genome"], row["artifact"]) == (best["genome"], "compiled/01") and row["costs"] != best["costs"]
+    manifest = json.loads((out / row["artifact"] / "manifest.json").read_text())
+    assert set(row["compiled"]) == documented("search: compiled") and row["compiled"]["accuracy"] == 9 / 12
+    assert row["costs"]["ram"] == row["compiled"]["ram"] == manifest["memory"]["total"]
+    assert row["costs"]["flash"] == row["compiled"]["flash"] == manifest["flash"]["internal"]
+    assert row["costs"]["instructions"] == manifest["cost"]["instructions"]
+    assert row["costs"]["latency"] == manifest["cost"]["latency_ms"][1]
+    assert f"{row['artifact']}/report.html" in (out / "report.html").read_text()
+    kept = (out / row["artifact"] / "manifest.json").stat().st_mtime_ns
     search.conduct(inquiry, "stm32f746", out, **options)
-    assert (out / done[0]["artifact"] / "manifest.json").stat().st_mtime_ns == kept
+    assert (out / row["artifact"] / "manifest.json").stat().st_mtime_ns == kept
+    assert [path.name for path in (out / "compiled").iterdir()] == ["01"] and not (out / ".drafts").exists()
+
+
+@pytest.mark.emulator
+def test_what_is_over_a_budget_once_it_is_compiled_leaves_the_front(inquiry, tmp_path):
+    """The toys are planned in hundreds of bytes; their program takes thousands."""
+    options = {**SHORT, "finalists": None, "check": False}
+    with pytest.raises(BudgetError, match="once it is compiled"):
+        search.conduct(inquiry, "stm32f746", tmp_path / "out", ram=3000, flash=1000, **options)
 
 
 @pytest.mark.emulator

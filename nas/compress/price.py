@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ...ir.cost import cost
 from ...ir.graph import Array, Graph
@@ -81,6 +82,10 @@ class Price:
         flash, ram = stored + sum(map(_constant_bytes, calls)) + found.code, taken.arena_bytes + found.stack
         band = milliseconds(self.target, found, taken, pool)
         return Costs(macs, flash, ram, found.instructions, band and band[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Workers look steps up anew, and tell nobody what they do."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__} | {"say": None}
 
     def _planned(self, integers: Graph) -> Plan:
         """The plan that a compile makes."""
