@@ -61,6 +61,17 @@ def test_every_matrix_of_the_largest_network_learns(trained) -> None:
     assert all(tensor.isfinite().all() for tensor in whole.weights.values())
 
 
+def test_the_weights_hold_every_network(trained) -> None:
+    """No network needs more of a weight than there is of it."""
+    made, _ = trained
+    draw = np.random.default_rng(5)
+    for _ in range(8):
+        program, weights = made.supernet.network(made.space.draw(draw))
+        assert {name: tuple(each.shape) for name, each in weights.items()} == {
+            name: array.shape for name, array in program.constants.items()
+        }
+
+
 def test_networks_say_what_their_onnx_says(trained, tmp_path) -> None:
     from edgesmith.lowering.onnx.write import write
 
@@ -94,3 +105,22 @@ def test_few_heads_are_the_leading_channels_of_many(name: str) -> None:
         found.append(list(run(graph, {"image": image}).values()))
     for narrow, wide in zip(*found, strict=True):
         assert narrow.shape[-1] < wide.shape[-1] and np.allclose(narrow, wide[..., : narrow.shape[-1]], atol=1e-5)
+
+
+@pytest.mark.compiler
+@pytest.mark.search
+@pytest.mark.slow
+def test_evolution_over_a_supernet_ends_in_a_compile(tmp_path) -> None:
+    from edgesmith.driver.search import design
+
+    labels = np.arange(80) % 4
+    images = np.random.default_rng(0).integers(0, 60, (80, 16, 16)) + 50 * labels[:, None, None]
+    np.savez(tmp_path / "set.npz", images=images.astype(np.uint8), labels=labels)
+    found = design(
+        "vit", "stm32f411", out=tmp_path / "out", data=tmp_path / "set.npz", steps=2, tuning=1, generations=2,
+        population=2, workers=0, finalists=1, check=False, flash=256 * 1024,
+    )  # fmt: skip
+    (best,) = [row for row in found["front"] if row["compiled"]]
+    assert found["judged"] == 4 and best["compiled"]["flash"] <= 256 * 1024
+    assert best["compiled"]["flash"] == best["costs"]["flash"]
+    assert (tmp_path / "out" / best["artifact"] / "manifest.json").is_file()

@@ -6,7 +6,7 @@ Source: Chen et al., AutoFormer (ICCV 2021), section 3.2.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from ...ir.graph import Array, Graph
 from ...ir.ops.conv import Conv, PatchEmbed
 from ...ir.ops.linear import Linear
-from ..space import Genome, Space, key
+from ..space import Gene, Genome, Space, key
 from .ends import largest
 from .program import Program
 
@@ -27,12 +27,24 @@ KEPT_PROGRAMS = 512
 
 
 def _extremes(space: Space) -> Iterator[Genome]:
-    """The largest genome, and for each choice of each gene the largest that makes it everywhere."""
-    top = list(space.vector(largest(space)))
+    """Genomes between which every weight is met at its full size.
+
+    The largest with each choice of each gene made everywhere; and, as words decide which layers there are and the least
+    number of some gene may need most of them (small patches are many tokens), each word with each gene's ends.
+    """
+    top = space.vector(largest(space))
     names = [name for name, _, _ in space.variables]
+
+    def made(vector: Sequence[int], gene: Gene, index: int) -> list[int]:
+        return [index if name == gene.name else i for name, i in zip(names, vector, strict=True)]
+
     for gene in space.genes:
-        for index in range(len(gene.choices)):
-            yield space.genome([index if name == gene.name else top[i] for i, name in enumerate(names)])
+        for index, choice in enumerate(gene.choices):
+            chosen = made(top, gene, index)
+            yield space.genome(chosen)
+            for other in space.genes if isinstance(choice, str) else ():
+                if other is not gene and not isinstance(other.choices[0], str):
+                    yield from (space.genome(made(chosen, other, end)) for end in {0, len(other.choices) - 1})
 
 
 def initial(program: Program, generator: torch.Generator) -> dict[str, Tensor]:
