@@ -103,7 +103,7 @@ class Compression:
         hidden = self.compressor.hidden_layers
         found = [self.compressor.cut({})]
         for dropped, code in product(range(len(gone) + 1), ("int4", "ternary")):
-            for stream, heads in ((0.0, 0.0), (0.0, 0.6), (0.5, 0.6), (0.7, 0.6)):
+            for stream, heads in ((0.0, 0.0), (0.0, 0.6), (0.5, 0.6), (0.6, 0.6)):
                 shares = {"stream": stream, "keys": heads, "values": heads / 2}
                 genome = self.compressor.cut(shares, ["int4"], gone[:dropped])
                 found.append({**genome, **{f"code {name}": code for name in hidden}})
