@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..integer_layout import packed_bytes, tile_bytes
 
@@ -85,7 +86,11 @@ def pack(needs: Iterable[Need]) -> tuple[Piece, ...]:
     Preferred is an arrangement written to its last byte, so that a painted arena shows all of it in use; then the
     smallest. Each is tried both ways up.
     """
-    needs = [need for need in needs if need.bytes]
+    return _packed(tuple(need for need in needs if need.bytes))
+
+
+@lru_cache(1 << 14)
+def _packed(needs: tuple[Need, ...]) -> tuple[Piece, ...]:
     whole = [need for need in needs if not need.untouched]
     largest = max(whole, key=lambda need: need.bytes, default=None)
     found: list[tuple[Piece, ...]] = []
