@@ -130,8 +130,7 @@ def fit(
     _learn(weights, True)
     optimiser = torch.optim.AdamW(_groups(weights, recipe))
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, max(2, recipe.steps), pct_start=0.15)
-    begun = _resume(checkpoint, weights, optimiser, rate, recipe)
-    for step in range(begun, recipe.steps):
+    for step in range(_resume(checkpoint, weights, optimiser, rate, recipe), recipe.steps):
         x, y = _batch(data, pixels, recipe, step)
         phase = Phase() if frozen else Phase(training=True, share=recipe.share(step))
         optimiser.zero_grad(set_to_none=True)
