@@ -5,7 +5,8 @@
     python benchmarks/latency.py amounts MODEL...      workload of ONNX files, or of networks of timm and torchvision
 
 A figure is a line of a target's file: the network's name, its family, milliseconds, and its workload as `amounts`
-prints it, which counts the graph in the form in which the target's back end writes it.
+prints it, which counts the graph in the form in which the target's back end writes it. Targets that share networks name
+a file of their workloads, in targets/workloads, and have names and milliseconds only.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ from scipy.stats import spearmanr
 from edgesmith import frontend, lowering, targets
 from edgesmith.ir.passes.pipelines import run_pipeline
 from edgesmith.ir.passes.recognise import RECOGNISE
-from edgesmith.ir.workload import AMOUNTS, workload
-from edgesmith.nas.latency import PRIOR, TRUST, Fit, leave_out
-from edgesmith.targets.estimate import Estimate
+from edgesmith.ir.workload import workload
+from edgesmith.nas.latency import FEW, HEXAGON, NEURAL_ENGINE, Fit, refit
+from edgesmith.targets.estimate import Errors, Estimate
 
 OUT = Console()
-INTEGER_SHARE, INTEGER_TRUST = 1 / 3, 0.1
-"""Int8 costs are sought around a third of the same device's float costs, more firmly: there are fewer figures."""
+ERRORS = ("low", "high", "median_error", "worst_error")
 
 
 def models() -> list[str]:
@@ -39,70 +39,76 @@ def models() -> list[str]:
     return [name for name in targets.names() if targets.get(name).estimates]
 
 
-def refit(device: targets.Target) -> list[tuple[Estimate, Fit]]:
-    """Fit each of a device's models anew; int8 starts from what floats cost there."""
-    fits: list[tuple[Estimate, Fit]] = []
-    for each in device.estimates:
-        if "int8" in each.dtypes and fits:
-            prior = {name: cost * INTEGER_SHARE for name, cost in fits[0][1].microseconds.items()}
-            fits.append((each, leave_out(each.figures, prior, INTEGER_TRUST)))
-        else:
-            fits.append((each, leave_out(each.figures, PRIOR, TRUST)))
-    return fits
-
-
 def judge(names: Sequence[str]) -> None:
-    """Print every figure beside its estimate by a fit without the network's family."""
+    """Print every figure beside its estimate by a fit without the network's family, and what the errors come to."""
     for name in names or models():
-        for estimate, made in refit(targets.get(name)):
+        estimates = targets.get(name).estimates
+        for estimate, made in zip(estimates, refit(estimates), strict=True):
             table = Table("network", "family", "ms", "estimate", "error", title=f"{name}, {', '.join(estimate.dtypes)}")
             for figure, error in zip(estimate.figures, made.left_out, strict=True):
                 middle = figure.milliseconds * (1 + error)
                 row = (figure.model, figure.family, f"{figure.milliseconds:.2f}", f"{middle:.2f}", f"{error:+.0%}")
                 table.add_row(*row)
-            for figure in estimate.others:
-                middle = estimate.milliseconds(dict(zip(AMOUNTS, figure.workload, strict=True)))
-                error = middle / figure.milliseconds - 1
-                table.add_row(
-                    figure.model, "(not fitted)", f"{figure.milliseconds:.2f}", f"{middle:.2f}", f"{error:+.0%}"
-                )
             OUT.print(table)
-            OUT.print(summary(estimate, made))
+            for kind, which in kinds(estimate).items():
+                OUT.print(f"{kind}: {summary(estimate, made, which)}", soft_wrap=True)
 
 
-def summary(estimate: Estimate, made: Fit) -> str:
-    """What the errors come to, in words."""
-    known = np.array([figure.milliseconds for figure in estimate.figures])
-    rank = spearmanr(known, known * (1 + made.left_out)).statistic
-    families = len({figure.family for figure in estimate.figures})
-    text = (
-        f"{len(known)} figures of {families} families, each left out: median error {made.median_error:.1%}, "
-        f"worst {made.worst_error:.0%}, within 10 % {made.within(0.1):.0%}, within 15 % {made.within(0.15):.0%}, "
-        f"Spearman {rank:.3f}"
+def kinds(estimate: Estimate) -> dict[str, list[bool]]:
+    """Which figures are of each kind of network: all, those that attend and do not, and each use with five or more."""
+    figures = estimate.figures
+    found = {"all": [True] * len(figures)}
+    if estimate.attending:
+        found["attending"] = attending(estimate)
+        found["not attending"] = [not each for each in found["attending"]]
+    for use in sorted({figure.use for figure in figures} - {""}):
+        which = [figure.use == use for figure in figures]
+        if sum(which) >= FEW:
+            found[use] = which
+    return found
+
+
+def attending(estimate: Estimate) -> list[bool]:
+    """Which networks attend."""
+    place = list(estimate.microseconds).index("attentions")
+    return [figure.workload[place] > 0 for figure in estimate.figures]
+
+
+def summary(estimate: Estimate, made: Fit, which: Sequence[bool]) -> str:
+    """What the errors of the figures that `which` marks come to, in words."""
+    figures = [figure for figure, chosen in zip(estimate.figures, which, strict=True) if chosen]
+    errors = made.left_out[np.array(which)]
+    known, sizes = np.array([figure.milliseconds for figure in figures]), np.abs(errors)
+    return (
+        f"{len(figures)} figures of {len({figure.family for figure in figures})} families, each left out: "
+        f"median error {np.median(sizes):.1%}, worst {sizes.max():.0%}, within 10 % {np.mean(sizes <= 0.1):.0%}, "
+        f"within 15 % {np.mean(sizes <= 0.15):.0%}, Spearman {spearmanr(known, known * (1 + errors)).statistic:.3f}"
     )
-    return f"{text}; not fitted: {estimate.apart}" if estimate.apart else text
 
 
 def fit(names: Sequence[str]) -> None:
-    """Write costs, band and errors into the targets' files; the rest of each file stays as it is."""
+    """Write costs, bands and errors into the targets' files; the rest of each file stays as it is."""
     for name in names:
         path = targets.FOLDER / f"{name}.toml"
         parts = re.split(r"(?m)^(?=\[)", path.read_text(encoding="utf-8"))
         places = [place for place, part in enumerate(parts) if part.startswith("[estimate.")]
-        for place, (_, made) in zip(places, refit(targets.get(name)), strict=True):
+        estimates = targets.get(name).estimates
+        for place, estimate, made in zip(places, estimates, refit(estimates), strict=True):
             costs = ", ".join(f"{amount} = {cost:.4g}" for amount, cost in made.microseconds.items())
-            low, high = made.band
-            new = {
-                "microseconds": f"{{ {costs} }}",
-                "low": f"{low:.2f}",
-                "high": f"{high:.2f}",
-                "median_error": f"{made.median_error:.3f}",
-                "worst_error": f"{made.worst_error:.2f}",
-            }
+            new = {"microseconds": f"{{ {costs} }}", "errors": written(made.errors())}
+            if estimate.attending:
+                which = attending(estimate)
+                new["errors"] = written(made.errors([not each for each in which]))
+                new["attending"] = written(made.errors(which))
             for key, value in new.items():
                 parts[place] = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", parts[place])
         path.write_text("".join(parts), encoding="utf-8")
     judge(names)
+
+
+def written(errors: Errors) -> str:
+    """As a table of TOML."""
+    return "{ " + ", ".join(f"{key} = {getattr(errors, key):.3f}" for key in ERRORS) + " }"
 
 
 def amounts(names: Sequence[str]) -> None:
@@ -110,10 +116,11 @@ def amounts(names: Sequence[str]) -> None:
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(name) if name.endswith(".onnx") else export(name, Path(folder) / "model.onnx")
-            for backend, dtype in (("coreml", "float16"), ("tflite", "float32")):
+            for backend, dtype, costs in (("coreml", "float16", NEURAL_ENGINE), ("tflite", "float32", HEXAGON)):
                 graph = frontend.imported(path)
                 run_pipeline(graph, [*RECOGNISE, *lowering.load(backend).passes(dtype)])
-                row = ", ".join(f"{amount:.5g}" for amount in workload(graph).values())
+                found = workload(graph)
+                row = ", ".join(f"{found[amount]:.5g}" for amount in costs)
                 OUT.print(f"{name} {backend} [{row}]", soft_wrap=True)
 
 
