@@ -126,7 +126,8 @@ def test_code_is_told_by_kernel_and_by_function(compiled, outcome):
     assert {name: size for name, size in ran.items() if name in functions} == {
         name: functions[name] for name in ran if name in functions
     }
-    assert set(functions) - set(ran) <= {f"{compiled.manifest['name']}_run", *kinds.kernels()}
+    idle = {name for name in set(functions) - set(ran) if not name.startswith("__")}  # the compiler's own have aliases
+    assert idle <= {f"{compiled.manifest['name']}_run", *kinds.kernels()}
     assert sum(ran.values()) <= sum(found["code"].values()) < 1.1 * flash["code"]
     assert {"linear layers", "attention products", "softmax", "norms"} <= set(found["code"])
     with console.OUT.capture() as said:
