@@ -162,7 +162,7 @@ def test_calibration_that_is_not_there(tiny, tmp_path):
 def test_budget_that_is_too_small(tiny, typical, tmp_path, ram):
     arguments = ("--target", "stm32f746", "--ram", ram, "--calibration", typical, "-o", tmp_path / "deep" / "out")
     parts = failure(4, "compile", tiny, *arguments)
-    assert ram in parts["why"] and parts["do"]
+    assert ram in parts["what"] + parts["why"] and parts["do"]  # refused by the plan, or by the program that was built
     assert not (tmp_path / "deep").exists()
 
 

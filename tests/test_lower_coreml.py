@@ -97,6 +97,9 @@ def test_halves_stay_close(op, arrays, tmp_path):
     graph, feeds = one_op(op, arrays)
     outputs, _ = computed(graph, feeds, tmp_path, "float16")
     for name, wanted in run(graph, feeds).items():
+        if not wanted.any():  # truth values that are all false have no direction
+            assert not outputs[name].any()
+            continue
         cosine = np.vdot(outputs[name], wanted) / np.linalg.norm(outputs[name]) / np.linalg.norm(wanted)
         assert cosine > 0.999
 
