@@ -15,8 +15,8 @@ from edgesmith import lowering, targets
 STRUCTURES = runpy.run_path(str(Path(__file__).with_name("test_structures.py")))
 FOUND, WRITTEN, Speller = (STRUCTURES[name] for name in ("FOUND", "STRUCTURES", "Speller"))
 FOUND = {**FOUND, **STRUCTURES["SIMPLIFIED"]}
-DIVIDING = {"linear_attention", "linear_attention_by_head", "response_norm"}
-"""They divide by what they compute, which has no integer form."""
+BATCHED = {"linear_attention_by_head"}
+"""Its heads are a batch of images to a convolution, which has no integer form."""
 
 
 def model(names, folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
@@ -50,13 +50,13 @@ def test_in_single_precision(backend: str, tmp_path: Path) -> None:
 @pytest.mark.compiler
 def test_in_integers_of_the_c_library(tmp_path: Path) -> None:
     """Bit for bit what the graph of integers computes, and close to the floats."""
-    path, feeds = model([name for name in FOUND if name not in DIVIDING], tmp_path)
+    path, feeds = model([name for name in FOUND if name not in BATCHED], tmp_path)
     last = edgesmith.compile(path, "host", out=tmp_path / "out", calibration=feeds).verification[-1]
     assert last["equal"]
     assert last["cosine"] > 0.999
 
 
-@pytest.mark.parametrize("name", sorted(DIVIDING))
+@pytest.mark.parametrize("name", sorted(BATCHED))
 def test_what_has_no_integer_form_says_so(name: str, tmp_path: Path) -> None:
     path, feeds = model([name], tmp_path)
     with pytest.raises(edgesmith.EdgesmithError, match="no integer form"):
